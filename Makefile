@@ -1,0 +1,78 @@
+# What a developer or user types; each target only calls the command that does the work.
+# `make` alone prints the menu.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+WORKERS ?=
+export NUM_JOBS WORKERS SEED OUTPUT_DIR API_PORT LOG_LEVEL LOG_FORMAT
+# An empty variable would count as a wrong value; only those that were given are passed on.
+$(foreach name,NUM_JOBS WORKERS SEED OUTPUT_DIR API_PORT LOG_LEVEL LOG_FORMAT,$(if $(value $(name)),,$(eval unexport $(name))))
+
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
+READY := .venv/.ready
+TEST_READY := .venv/.test-ready
+
+.PHONY: help setup run serve test check lint types unit containers bench up down logs ps lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(READY): requirements/run.txt requirements/build.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.13")'
+	@echo "Setting up .venv (once) ..."
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/run.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(TEST_READY): requirements/test.txt $(READY)
+	@echo "Adding the test tools (once) ..."
+	@$(PIP) --require-hashes -r requirements/test.txt
+	@touch $@
+
+setup: $(READY)  ## make .venv with the pinned, hashed requirements
+
+run: $(READY)  ## run NUM_JOBS jobs here, then exit [NUM_JOBS=5 WORKERS=cores SEED=random OUTPUT_DIR=outputs]
+	@.venv/bin/batchsim run
+
+serve: $(READY)  ## API, page, workers and Flower here, until Ctrl-C [API_PORT=8080]
+	@.venv/bin/batchsim serve
+
+test: $(TEST_READY)  ## all tests that this machine can run
+	@.venv/bin/python -m pytest
+
+unit: $(TEST_READY)  ## the tests that need no server
+	@.venv/bin/python -m pytest tests/unit
+
+containers: $(TEST_READY)  ## the tests on a real Docker engine
+	@.venv/bin/python -m pytest tests/containers
+
+lint: $(TEST_READY)
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+types: $(TEST_READY)
+	@.venv/bin/mypy
+
+check: lint types test  ## lint, types and tests: what CI runs
+
+bench: $(TEST_READY)  ## speed beside two bare processes, in one run [JOBS=100000]
+	@.venv/bin/python -m benchmarks.throughput $(if $(JOBS),--jobs $(JOBS))
+
+up:  ## start the containers [WORKERS=4]
+	@test -f .env || cp .env.example .env
+	docker compose up --build --detach --scale worker=$(or $(WORKERS),4)
+
+down:  ## stop and remove the containers; outputs/ and the volumes stay
+	docker compose down
+
+logs:  ## follow the containers' logs
+	docker compose logs --follow
+
+ps:  ## list the containers with their health
+	docker compose ps
+
+lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
+	@requirements/lock.sh
+
+clean:  ## remove .venv and caches; outputs/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

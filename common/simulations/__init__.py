@@ -1,0 +1,1 @@
+"""The simulations that the system can run."""

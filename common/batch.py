@@ -1,0 +1,93 @@
+"""What a batch is: its specification, the states of its jobs, and its own state, derived from the counters."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any, Self
+
+from common.errors import InvalidInput
+from common.settings import MAX_JOBS, MAX_SEED
+
+# A batch starts as at most this many ranges; up to this size a job is exactly one Celery task.
+INITIAL_RANGES = 64
+
+
+class JobState(IntEnum):
+    """The state of a job; the number is what the job table stores."""
+
+    PENDING = 0
+    RUNNING = 1
+    COMPLETED = 2
+    FAILED = 3
+    TIMEOUT = 4
+    OUT_OF_MEMORY = 5
+    NODE_FAIL = 6
+    CANCELLED = 7
+    ABORTED = 8
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a job in this state stays in it."""
+        return self > JobState.RUNNING
+
+
+FAILED_STATES = (JobState.FAILED, JobState.TIMEOUT, JobState.OUT_OF_MEMORY, JobState.NODE_FAIL)
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """Everything that is needed to run the batch again; what ``batch.json`` holds."""
+
+    id: int
+    jobs: int
+    seed: int
+    simulation: str = "random_numbers"
+    # The start-up batch writes to outputs/ itself, as the original did; any other to outputs/<id>/.
+    startup: bool = False
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def to_json(self) -> str:
+        """The specification as one JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The inverse of :meth:`to_json`; fields of a newer version are passed over."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
+
+
+def check_size(jobs: int, seed: int | None) -> None:
+    """Refuse a batch whose size or seed is out of range: raises :class:`InvalidInput` with the field's name."""
+    if not 1 <= jobs <= MAX_JOBS:
+        raise InvalidInput(f"jobs is {jobs}; it must be from 1 to {MAX_JOBS:_}", field="jobs")
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise InvalidInput(f"seed is {seed}; it must be from 0 to 2**63 - 1", field="seed")
+
+
+def initial_ranges(jobs: int) -> list[tuple[int, int]]:
+    """Cut jobs 1…``jobs`` into at most ``INITIAL_RANGES`` contiguous ``(first, count)``, sizes differing by one at most."""
+    parts = min(jobs, INITIAL_RANGES)
+    edges = [part * jobs // parts for part in range(parts + 1)]
+    return [(low + 1, high - low) for low, high in zip(edges, edges[1:], strict=False)]
+
+
+def batch_state(counters: Mapping[JobState, int]) -> str:
+    """The state of a batch, from how many of its jobs are in which state; never stored."""
+    if counters.get(JobState.RUNNING):
+        return "RUNNING"
+    if counters.get(JobState.PENDING):
+        return "PENDING"
+    if any(counters.get(state) for state in FAILED_STATES):
+        return "FAILED"
+    for state in (JobState.ABORTED, JobState.CANCELLED):
+        if counters.get(state):
+            return state.name
+    return "COMPLETED"
+
+
+def range_text(batch: int, first: int, count: int) -> str:
+    """A range as people read it: ``7_[1-1000]``, or ``7_42`` for a single job."""
+    return f"{batch}_{first}" if count == 1 else f"{batch}_[{first}-{first + count - 1}]"

@@ -1,0 +1,67 @@
+"""Every key of the ledger: its type, who writes it, how long it lives.
+
+One prefix, so that queue and ledger can share a Redis database. The Lua scripts build a batch's keys from the same
+names, since which batch a claim serves is decided inside the script.
+"""
+
+PREFIX = "bs:"
+
+# string: the highest batch id given out. Never expires.
+LAST_BATCH = PREFIX + "last_batch"
+# string: id of the newest start-up batch. Written by submit.lua.
+STARTUP = PREFIX + "startup"
+# zset batch id → its virtual time, s: the batches that have ranges waiting. Written by every range script.
+WAITING = PREFIX + "waiting"
+# string: virtual time of the last claim, s; where a batch that comes new to WAITING starts. Written by claim.lua.
+CLOCK = PREFIX + "clock"
+# zset token → Redis time at which the lease runs out, s: the ranges that slots are working on.
+LEASES = PREFIX + "leases"
+# zset batch id → Redis time of submit, s: every batch. Written by submit.lua.
+BATCHES = PREFIX + "batches"
+# set of batch ids that have not ended. Written by submit, commit, reclaim and cancel.
+ACTIVE = PREFIX + "active"
+# zset worker name → Redis time of its last heartbeat, s. Written by heartbeat.lua, which drops the silent.
+WORKERS = PREFIX + "workers"
+# hash worker name → JSON of what it said of itself at its last heartbeat. As WORKERS.
+WORKER_INFO = PREFIX + "worker_info"
+# string: slots of all live workers. Written by heartbeat.lua.
+SLOTS = PREFIX + "slots"
+# hash slot name → its number in the job table's worker column. Grows by one per slot name; never expires.
+SLOT_NUMBERS = PREFIX + "slot_numbers"
+# string: name of the housekeeper. Expires by itself when it dies.
+HOUSEKEEPER = PREFIX + "housekeeper"
+
+
+def batch(batch_id: int) -> str:
+    """Hash: specification, counters by state, times. Lives as long as the batch is known."""
+    return f"{PREFIX}batch:{batch_id}"
+
+
+def ranges(batch_id: int) -> str:
+    """Zset token → sequence number: the ranges of the batch that wait for a slot, oldest first."""
+    return f"{PREFIX}batch:{batch_id}:waiting"
+
+
+def table(batch_id: int, segment: int) -> str:
+    """String: fixed-width job records, :data:`common.ledger.table.SEGMENT_JOBS` of them. Written by commit.lua."""
+    return f"{PREFIX}batch:{batch_id}:table:{segment}"
+
+
+def statistics(batch_id: int) -> str:
+    """Hash ``output:n|mean|m2|min|max`` → number: running statistics of the outputs. Written by commit.lua."""
+    return f"{PREFIX}batch:{batch_id}:statistics"
+
+
+def failures(batch_id: int) -> str:
+    """Hash job index → error text, bounded in number and length. Written by commit.lua and reclaim.lua."""
+    return f"{PREFIX}batch:{batch_id}:failures"
+
+
+def leased_range(token: str) -> str:
+    """Hash: batch, first, count, crashes, and once leased worker and slot. From submit until its last job is committed."""
+    return f"{PREFIX}range:{token}"
+
+
+def idempotency(key: str) -> str:
+    """String: the batch that a submit with this key made. Expires after a day."""
+    return f"{PREFIX}idempotency:{key}"

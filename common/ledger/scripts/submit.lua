@@ -1,0 +1,22 @@
+-- submit: (nothing) -> batch with all jobs PENDING and its ranges waiting
+-- KEYS  1 batch  2 bs:batches  3 bs:active  4 bs:startup  5 idempotency (or '')
+-- ARGV  1 id  2 specification, JSON  3 jobs  4 incarnation  5 '1' for the start-up batch  6 idempotency lifetime, s
+--       7 size of a job record, bytes  8… first, count of each range
+-- returns {'submitted', token…}, or {'known', id} when the idempotency key has a batch already
+if KEYS[5] ~= '' then
+  local known = redis.call('GET', KEYS[5])
+  if known then return {'known', known} end
+  redis.call('SET', KEYS[5], ARGV[1], 'EX', ARGV[6])
+end
+local created = text(now())
+redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'incarnation', ARGV[4], 'last_range', 0, 'record_size', ARGV[7], 'created', created,
+  'PENDING', ARGV[3], 'RUNNING', 0, 'COMPLETED', 0, 'FAILED', 0, 'TIMEOUT', 0, 'OUT_OF_MEMORY', 0, 'NODE_FAIL', 0,
+  'CANCELLED', 0, 'ABORTED', 0)
+redis.call('ZADD', KEYS[2], created, ARGV[1])
+redis.call('SADD', KEYS[3], ARGV[1])
+if ARGV[5] == '1' then redis.call('SET', KEYS[4], ARGV[1]) end
+local reply = {'submitted'}
+for i = 8, #ARGV, 2 do
+  reply[#reply + 1] = offer(ARGV[1], ARGV[i], ARGV[i + 1], 0)
+end
+return reply

@@ -1,0 +1,230 @@
+"""The outputs directory: where a batch's files lie, how they are written, and how older ones are kept.
+
+A reader never sees half a file: it is written under another name in the batch's *staging* directory and renamed into
+place. The staging directory is also a fence: it is removed when the batch ends or its files are moved away, and a
+worker that was away and still believes in the old batch then cannot put anything beside the new one's files.
+"""
+
+import csv
+import ctypes
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from common.batch import BatchSpec
+from common.errors import NotFound, StorageUnavailable
+
+SPEC_NAME = "batch.json"
+JOB_NAME = re.compile(r"job_([1-9][0-9]{0,8})\.csv")
+# What belongs to a start-up batch in outputs/ itself.
+_OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|summary\.json")
+
+
+def job_name(index: int) -> str:
+    """The file name of a job's CSV."""
+    return f"job_{index}.csv"
+
+
+def directory(root: Path, spec: BatchSpec) -> Path:
+    """Where the batch's files lie."""
+    return root if spec.startup else root / str(spec.id)
+
+
+def staging(root: Path, spec: BatchSpec) -> Path:
+    """Where the batch's files are while they are written; there only while the batch runs."""
+    return directory(root, spec) / f".staging-{spec.id}"
+
+
+def prepare(root: Path, spec: BatchSpec) -> None:
+    """Make the batch's directories and write its ``batch.json``, synced, before the batch is accepted.
+
+    Raises :class:`StorageUnavailable`.
+    """
+    try:
+        place = directory(root, spec)
+        place.mkdir(parents=True, exist_ok=True)
+        staging(root, spec).mkdir(exist_ok=True)
+        write_synced(place / SPEC_NAME, spec.to_json().encode() + b"\n")
+    except OSError as error:
+        raise StorageUnavailable(f"{root}: {error.strerror}: {error.filename}", field="OUTPUT_DIR") from error
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Replace a file by another in one step that survives a power cut."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_spec(place: Path) -> BatchSpec | None:
+    """The ``batch.json`` of a directory; None when there is none that can be read."""
+    try:
+        return BatchSpec.from_json((place / SPEC_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def highest_id(root: Path) -> int:
+    """The highest batch id that the directory knows of, so that a new batch never gets the number of an old one."""
+    known = read_spec(root)
+    numbers = [int(entry.name) for entry in root.iterdir() if entry.name.isdecimal()] if root.is_dir() else []
+    return max([known.id if known else 0, *numbers])
+
+
+def archive_startup(root: Path) -> tuple[int, int] | None:
+    """Move what an older start-up batch left in ``root`` to ``root/<its id>/``; returns (id, files), or None.
+
+    Can be interrupted and called again: ``batch.json``, which says whose files they are, goes last. Raises
+    :class:`StorageUnavailable`.
+    """
+    try:
+        old = read_spec(root)
+        names = [entry.name for entry in root.iterdir() if _OWN_FILES.fullmatch(entry.name)]
+        if not names and not (root / SPEC_NAME).exists():
+            return None
+        batch_id = old.id if old else highest_id(root) + 1
+        if old:
+            # First the fence, so that nobody adds to the files while they move.
+            shutil.rmtree(staging(root, old), ignore_errors=True)
+            names = [entry.name for entry in root.iterdir() if _OWN_FILES.fullmatch(entry.name)]
+        target = root / str(batch_id)
+        target.mkdir(exist_ok=True)
+        for name in names:
+            (root / name).rename(target / name)
+        if (root / SPEC_NAME).exists():
+            (root / SPEC_NAME).rename(target / SPEC_NAME)
+        return batch_id, len(names)
+    except OSError as error:
+        raise StorageUnavailable(f"{root}: {error.strerror}: {error.filename}", field="OUTPUT_DIR") from error
+
+
+def probe(root: Path) -> None:
+    """Write, read and remove a small file in ``root``. Raises :class:`StorageUnavailable` with the reason."""
+    path = root / f".probe-{os.getpid()}"
+    try:
+        with path.open("wb") as file:
+            file.write(b"probe")
+        path.unlink()
+    except OSError as error:
+        raise StorageUnavailable(f"{root} cannot be written: {error.strerror}", field="OUTPUT_DIR") from error
+
+
+def free_bytes(root: Path) -> int:
+    """Free space on the disk of ``root``, as an unprivileged process sees it."""
+    return shutil.disk_usage(root).free
+
+
+def find_job_file(place: Path, name: str) -> Path:
+    """The path of a job's CSV in a batch's directory.
+
+    ``name`` comes from a request: only ``job_<number>.csv`` is looked for, and links are not followed. Raises
+    :class:`NotFound`.
+    """
+    path = place / name
+    if not JOB_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
+        raise NotFound(f"There is no file {name!r}; the files are named job_<index>.csv.", field="name")
+    return path
+
+
+class RowFormat:
+    """Formats one job's row as a whole CSV file, as Python's csv module writes it (lines end with CR LF)."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._buffer = io.StringIO(newline="")
+        self._writer = csv.writer(self._buffer)
+        self._writer.writerow(columns)
+        self._start = self._buffer.tell()
+
+    def __call__(self, row: Iterable[Any]) -> bytes:
+        """The file's bytes; the header is formatted once and stays in the buffer."""
+        self._buffer.seek(self._start)
+        self._buffer.truncate()
+        self._writer.writerow(row)
+        return self._buffer.getvalue().encode()
+
+
+class JobWriter:
+    """Writes the CSVs of one batch for one slot: staged, renamed, and synced as the durability asks.
+
+    ``durability`` is ``none``, ``slice`` (:meth:`sync` makes all that was written durable at once) or ``file``.
+    Methods raise OSError; ENOENT from :meth:`write` means that the batch's staging directory is gone.
+    """
+
+    def __init__(self, root: Path, spec: BatchSpec, slot: str, durability: str) -> None:
+        self._temporary = f"{slot}.tmp"
+        self._each_file = durability == "file"
+        self._each_slice = durability == "slice"
+        self._staging = os.open(staging(root, spec), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._directory = os.open(directory(root, spec), os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            os.close(self._staging)
+            raise
+
+    def write(self, index: int, data: bytes) -> None:
+        """Write ``job_<index>.csv``."""
+        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=self._staging)
+        try:
+            # A nearly full disk takes a part of it; the next write says why.
+            while data:
+                data = data[os.write(descriptor, data) :]
+            if self._each_file:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(self._temporary, f"job_{index}.csv", src_dir_fd=self._staging, dst_dir_fd=self._directory)
+
+    def sync(self) -> None:
+        """Make the slice's files durable, if the durability asks for it."""
+        if self._each_slice:
+            sync_filesystem(self._directory)
+        elif self._each_file:
+            os.fsync(self._directory)
+
+    def close(self) -> None:
+        """Close the directories."""
+        os.close(self._staging)
+        os.close(self._directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """syncfs(2) where there is one, else sync(2): one call for thousands of small files. Raises OSError."""
+    syncfs = _syncfs()
+    if syncfs is None:
+        os.sync()
+    elif syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _syncfs() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a job's CSV, with numbers and lists read as such."""
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield {name: json.loads(text) for name, text in row.items()}

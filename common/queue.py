@@ -1,0 +1,75 @@
+"""The Celery app, its settings, and the one message that travels: a ticket for a range."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from celery import Celery
+
+from common.batch import range_text
+from common.ledger.ranges import Ticket
+
+QUEUE = "batchsim"
+RUN_RANGE = "batchsim.run_range"
+
+
+def make_app(broker_url: str) -> Celery:
+    """A Celery app for this broker; connects only when it is used."""
+    app = Celery("batchsim", broker=_celery_url(broker_url))
+    app.conf.update(
+        task_default_queue=QUEUE,
+        task_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        task_ignore_result=True,
+        # A ticket is early acknowledged: the ledger, not the broker, knows what is outstanding.
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        task_track_started=False,
+        task_send_sent_event=False,
+        broker_connection_retry_on_startup=True,
+        # The default gives up after 100 tries and leaves a worker that lives and does nothing.
+        broker_connection_max_retries=None,
+        # True kills the running jobs whenever the connection blinks.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=True,
+        worker_send_task_events=True,
+        broker_transport_options={
+            "visibility_timeout": 86400,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "unacked_mutex_expire": 10,
+            "socket_keepalive": not broker_url.startswith("unix"),
+            "health_check_interval": 10,
+            # Never retry_on_timeout: a dropped pub/sub connection then blocks the worker's main loop for ever.
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+        },
+    )
+    return app
+
+
+def publish(app: Celery, tickets: Iterable[Ticket], producer: Any = None) -> int:
+    """Put one message per ticket into the queue; returns how many. Raises kombu's OperationalError."""
+    sent = 0
+    with app.producer_or_acquire(producer) as channel:
+        for ticket in tickets:
+            app.send_task(
+                RUN_RANGE,
+                args=(ticket.batch, ticket.token),
+                task_id=ticket.token,
+                # What Flower shows.
+                argsrepr=range_text(ticket.batch, ticket.first, ticket.count),
+                kwargsrepr="",
+                producer=channel,
+                ignore_result=True,
+            )
+            sent += 1
+    return sent
+
+
+def _celery_url(url: str) -> str:
+    """kombu's spelling of a Unix socket's URL."""
+    return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url

@@ -1,0 +1,43 @@
+"""The worker's health check: proves that it consumes, not only that it lives.
+
+The keeper writes what it sees each round: whether Celery's loop turns, and for how long slots have been idle beside a
+queue that holds tickets. The check reads that, so it costs no connection and no second Celery process.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+STATUS_VARIABLE = "BATCHSIM_WORKER_STATUS"
+STALE_SECONDS = 15.0
+NOT_CONSUMING_SECONDS = 10.0
+
+
+def status_path() -> Path:
+    """Where the keeper writes and the check reads."""
+    return Path(os.environ.get(STATUS_VARIABLE) or Path(tempfile.gettempdir()) / f"batchsim-worker-{os.getuid()}.json")
+
+
+def check() -> int:
+    """Exit code 0 when the worker consumes; 1, with the reason, when it does not."""
+    reason = problem(status_path(), time.time())
+    print(reason or "ok", file=sys.stderr if reason else sys.stdout)  # noqa: T201 - a command's answer
+    return 1 if reason else 0
+
+
+def problem(path: Path, now: float) -> str:
+    """What is wrong with the worker that writes to ``path``, or ""."""
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"no status: {error}"
+    if now - status["at"] > STALE_SECONDS:
+        return f"the last status is {now - status['at']:.0f} s old: the worker does not reach Redis, or hangs"
+    if status["loop_seconds"] > STALE_SECONDS:
+        return f"Celery's loop has stood still for {status['loop_seconds']:.0f} s"
+    if status["not_consuming_seconds"] > NOT_CONSUMING_SECONDS:
+        return f"slots have been idle beside a full queue for {status['not_consuming_seconds']:.0f} s"
+    return ""

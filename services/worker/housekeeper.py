@@ -1,0 +1,73 @@
+"""What keeps the ledger moving: offer again what died, publish what is owed.
+
+No service of its own: each worker's main process asks for a short lock every second, and whoever holds it sweeps. A sweep
+moves nothing but through the ledger's scripts, so two housekeepers at once do no harm.
+"""
+
+from collections.abc import Callable
+
+import structlog
+from celery import Celery
+
+from common import queue
+from common.batch import range_text
+from common.ledger import Connection, ranges, workers
+from common.ledger.ranges import Ticket
+
+log = structlog.get_logger()
+
+LOCK_SECONDS = 5.0
+# A gap in our own sweeps that means we were suspended or cut off.
+ABSENCE_SECONDS = 3.0
+
+
+class Housekeeper:
+    """Sweeps when it is its turn. The clock is an argument; nothing here sleeps."""
+
+    def __init__(
+        self, connection: Connection, app: Celery, name: str, *, lease_seconds: float, clock: Callable[[], float]
+    ) -> None:
+        self._connection = connection
+        self._app = app
+        self._name = name
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._last_sweep = clock()
+        self._patient_until = 0.0
+        self._missing = 0
+
+    def sweep(self) -> None:
+        """One round. Raises BrokerUnavailable or kombu's OperationalError; the next round goes on from there."""
+        now = self._clock()
+        if now - self._last_sweep > ABSENCE_SECONDS:
+            # We were away, and so perhaps was everybody: let the holders renew before their leases are judged.
+            self._patient_until = now + self._lease_seconds
+            log.info("housekeeper.patient", seconds=self._lease_seconds)
+        if workers.become_housekeeper(self._connection, self._name, seconds=LOCK_SECONDS):
+            if now >= self._patient_until:
+                self._reclaim()
+            self._publish_owed()
+        else:
+            self._missing = 0
+        self._last_sweep = now
+
+    def _reclaim(self) -> None:
+        tickets = ranges.reclaim(self._connection)
+        for ticket in tickets:
+            log.warning("range.reclaimed", range=range_text(ticket.batch, ticket.first, ticket.count))
+        queue.publish(self._app, tickets)
+
+    def _publish_owed(self) -> None:
+        """Publish tickets that were lost, or never published: fewer messages in the queue than ranges that wait.
+
+        Between a pop and its claim a message is in neither, so only what is missing twice in a row counts. A ticket
+        too many does no harm: it finds nothing and goes away.
+        """
+        waiting, queued = ranges.owed(self._connection, queue.QUEUE)
+        missing = max(0, waiting - queued)
+        lost = min(missing, self._missing)
+        if lost:
+            log.warning("tickets.owed", count=lost)
+            queue.publish(self._app, [Ticket(0, f"owed-{number}", 0, 0) for number in range(lost)])
+            missing = 0
+        self._missing = missing

@@ -1,0 +1,53 @@
+"""The jobs of one batch in one slot: random stream, simulation, CSV."""
+
+from pathlib import Path
+
+from common.batch import BatchSpec
+from common.errors import StorageUnavailable
+from common.outputs import JobWriter, RowFormat
+from common.seeds import Streams
+from common.simulations import random_numbers
+
+
+class BatchJob:
+    """Runs any job of a batch by its index; holds the batch's directories open.
+
+    Raises :class:`StorageUnavailable` when the batch's directories are not there.
+    """
+
+    outputs = random_numbers.OUTPUTS
+
+    def __init__(self, spec: BatchSpec, root: Path, slot: str, durability: str) -> None:
+        self.spec = spec
+        self._streams = Streams(spec.seed)
+        self._format = RowFormat(random_numbers.COLUMNS)
+        try:
+            self._writer = JobWriter(root, spec, slot, durability)
+        except OSError as error:
+            raise _unavailable(error) from error
+
+    def run(self, index: int) -> tuple[float, ...]:
+        """Run job ``index`` and write its CSV; returns its numeric outputs."""
+        result = random_numbers.random_numbers(self._streams.generator(index))
+        data = self._format(result)
+        try:
+            self._writer.write(index, data)
+        except OSError as error:
+            raise _unavailable(error) from error
+        return result[1:]
+
+    def sync(self) -> None:
+        """Make what was written durable. Raises :class:`StorageUnavailable`."""
+        try:
+            self._writer.sync()
+        except OSError as error:
+            raise _unavailable(error) from error
+
+    def close(self) -> None:
+        """Close the batch's directories."""
+        self._writer.close()
+
+
+def _unavailable(error: OSError) -> StorageUnavailable:
+    where = f": {error.filename}" if error.filename else ""
+    return StorageUnavailable(f"The outputs directory cannot be written: {error.strerror}{where}", field="OUTPUT_DIR")

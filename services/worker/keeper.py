@@ -1,0 +1,173 @@
+"""The keeper: a thread in the worker's main process that does what must go on whatever Celery's loop is doing.
+
+It says that the worker lives, renews the leases of its slots, offers a dead slot's range again, takes its turn as
+housekeeper, and ends a shutdown whose grace is over. It is a thread rather than a timer of Celery's loop, because that loop
+stands still while it reconnects and during the whole of a warm shutdown, when renewing matters most.
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from common import queue
+from common.errors import BrokerUnavailable
+from common.ledger import Connection, ranges, workers
+from common.ledger.workers import HEARTBEAT_SECONDS, WorkerInfo
+from common.settings import Settings
+from services.worker.board import Board
+from services.worker.housekeeper import Housekeeper
+
+log = structlog.get_logger()
+
+ROUND_SECONDS = 0.5
+# A worker that finds tickets in the queue and idle slots at home for so long does not consume.
+SILENT_SECONDS = 20.0
+# Celery's loop ticks four times a second; it may reconnect for up to 30 s.
+LOOP_STALL_SECONDS = 60.0
+EXIT_SILENT = 70
+
+
+class Keeper:
+    """See the module. ``status_path`` is a small JSON file that the health check reads."""
+
+    def __init__(self, settings: Settings, app: Celery, board: Board, name: str, status_path: Path) -> None:
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._settings = settings
+        self._app = app
+        self._board = board
+        self._worker = name
+        self._status_path = status_path
+        self._connection = Connection(settings.broker_url, timeout_seconds=2.0, retries=0)
+        self._housekeeper = Housekeeper(
+            self._connection, app, name, lease_seconds=settings.lease_seconds, clock=time.monotonic
+        )
+        self._stopped = threading.Event()
+        self._renewed = self._beaten = 0.0
+        self._consuming_at = self.loop_seen = time.monotonic()
+        self._drain_deadline: float | None = None
+
+    def start(self) -> None:
+        """Begin the rounds; a second call changes nothing."""
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the rounds and sign off."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=3)
+        try:
+            workers.sign_off(self._connection, self._worker)
+        except BrokerUnavailable as error:
+            log.warning("worker.sign_off_failed", error=str(error))
+
+    def drain(self) -> None:
+        """A shutdown begins: slots stop at the next job boundary, and have the grace time for it. Twice: stop now."""
+        self._board.drain()
+        now = time.monotonic()
+        again = self._drain_deadline is not None
+        self._drain_deadline = now if again else now + self._settings.shutdown_grace_seconds
+
+    def _run(self) -> None:
+        while not self._stopped.wait(ROUND_SECONDS):
+            try:
+                self._round(time.monotonic())
+            except (BrokerUnavailable, OperationalError) as error:
+                log.warning("keeper.round_failed", error=str(error))
+
+    def _round(self, now: float) -> None:
+        if self._drain_deadline is not None and now >= self._drain_deadline:
+            self._end_now()
+        self._offer_dead()
+        if now - self._renewed >= min(self._settings.lease_seconds / 5, 3.0):
+            self._renew()
+            self._renewed = now
+        if now - self._beaten >= HEARTBEAT_SECONDS:
+            workers.heartbeat(self._connection, self._info())
+            self._beaten = now
+        if self._drain_deadline is None:
+            self._watch_loop(now)
+        self._housekeeper.sweep()
+        self._write_status(now)
+
+    def _renew(self) -> None:
+        tokens = [entry.token for entry in self._board.entries() if entry.token and _lives(entry.pid)]
+        for token in ranges.renew(self._connection, tokens, lease_seconds=self._settings.lease_seconds):
+            log.warning("lease.lost", token=token)
+
+    def _offer_dead(self) -> None:
+        """Ranges of slots that died are offered again at once rather than when their lease runs out."""
+        for entry in self._board.entries():
+            if entry.token and not _lives(entry.pid):
+                log.error("slot.died", slot=entry.index, pid=entry.pid)
+                queue.publish(self._app, ranges.reclaim(self._connection, [entry.token]))
+                if self._board.read(entry.index) == entry:
+                    self._board.write(entry.index, 0)
+
+    def _end_now(self) -> None:
+        """The grace is over: offer again what the slots hold, then die; a late commit of theirs would be refused."""
+        entries = [entry for entry in self._board.entries() if entry.pid and entry.token]
+        try:
+            tickets = ranges.reclaim(self._connection, [entry.token for entry in entries], crashed=False) if entries else []
+            queue.publish(self._app, tickets)
+            workers.sign_off(self._connection, self._worker)
+        except (BrokerUnavailable, OperationalError) as error:
+            log.warning("shutdown.offer_failed", error=str(error))
+        log.warning("shutdown.grace_over", ranges=len(entries))
+        for entry in self._board.entries():
+            if entry.pid and _lives(entry.pid):
+                os.kill(entry.pid, signal.SIGKILL)
+        os._exit(0)
+
+    def _watch_loop(self, now: float) -> None:
+        """Alive but silent: the loop stands, or slots idle beside a queue that does not move. Ends the process then."""
+        idle = any(not entry.token for entry in self._board.entries())
+        queued = int(self._connection.command("LLEN", queue.QUEUE)) if idle else 0
+        if not (idle and queued):
+            self._consuming_at = now
+        if now - self._consuming_at > SILENT_SECONDS or now - self.loop_seen > LOOP_STALL_SECONDS:
+            log.error("worker.silent", queued=queued, loop_seconds=round(now - self.loop_seen, 1))
+            os._exit(EXIT_SILENT)
+
+    def _info(self) -> WorkerInfo:
+        entries = self._board.entries()
+        slots = 0 if self._drain_deadline is not None else len(entries)
+        return WorkerInfo(self._worker, slots, sum(1 for entry in entries if entry.token), os.getpid())
+
+    def _write_status(self, now: float) -> None:
+        status = {
+            "at": time.time(),
+            "loop_seconds": now - self.loop_seen,
+            "not_consuming_seconds": now - self._consuming_at,
+            "draining": self._drain_deadline is not None,
+        }
+        temporary = self._status_path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(status), encoding="utf-8")
+        temporary.replace(self._status_path)
+
+
+def pulse(keeper: Keeper) -> Callable[[], None]:
+    """What Celery's loop calls to show that it turns."""
+
+    def beat() -> None:
+        keeper.loop_seen = time.monotonic()
+
+    return beat
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,232 @@
+"""A slot: one worker process, which takes a range, runs it slice by slice, and commits each slice."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from common import outputs, queue
+from common.batch import INITIAL_RANGES, BatchSpec, range_text
+from common.errors import BrokerUnavailable, StorageUnavailable
+from common.ledger import Connection, batches, ranges, workers
+from common.ledger.ranges import Lease, Slice, Verdict
+from common.settings import Settings
+from services.worker.board import Board
+from services.worker.job import BatchJob
+from services.worker.slice import SliceFailure, run_slice
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+# Directories that a slot keeps open, one batch each.
+OPEN_BATCHES = 8
+_LONGEST_PAUSE_SECONDS = 2.0
+
+
+class Draining(Exception):
+    """The worker is shutting down and Redis or the volume does not answer: the lease is left to run out."""
+
+
+class Slot:
+    """Runs what tickets lead it to; lives as long as its process."""
+
+    def __init__(self, settings: Settings, app: Celery, board: Board, worker: str, index: int) -> None:
+        self._settings = settings
+        self._app = app
+        self._board = board
+        self._worker = worker
+        self._index = index
+        self._name = f"{worker}/{index}"
+        self._connection = Connection(settings.broker_url)
+        self._jobs: dict[int, BatchJob] = {}
+        self._number: int | None = None
+        self._recover_predecessor()
+
+    def serve(self, batch: int, token: str) -> None:
+        """Take the range that this ticket stands for, if one still waits, and work on it as long as it is our turn."""
+        settings = self._settings
+        lease, rest = self._persist(
+            lambda: ranges.claim(
+                self._connection,
+                (batch, token),
+                worker=self._worker,
+                slot=self._name,
+                lease_seconds=settings.lease_seconds,
+                slice_seconds=settings.slice_seconds,
+                jobs_per_task=settings.jobs_per_task,
+            )
+        )
+        if lease is None:
+            log.debug("ticket.stale", batch=batch, token=token)
+            return
+        self._board.write(self._index, os.getpid(), lease.token)
+        try:
+            self._publish([rest] if rest else [])
+            self._work(lease)
+        except Draining:
+            log.warning("range.left", batch=lease.batch, range=range_text(lease.batch, lease.first, lease.count))
+        finally:
+            self._board.write(self._index, os.getpid())
+
+    def _work(self, lease: Lease) -> None:
+        current: Lease | None = lease
+        while current is not None:
+            try:
+                job = self._job(current.batch)
+                work = run_slice(
+                    job,
+                    current.first,
+                    current.count,
+                    seconds=self._settings.slice_seconds,
+                    attempt=current.crashes + 1,
+                    slot=self._slot_number(),
+                    stopping=lambda: self._board.draining,
+                )
+                job.sync()
+            except SliceFailure as failure:
+                self._abandon(current, failure.work, failure.reason)
+                return
+            except StorageUnavailable as error:
+                self._abandon(current, None, error)
+                return
+            current = self._commit(current, work, give_back=self._board.draining)
+
+    def _commit(self, lease: Lease, work: Slice, *, give_back: bool) -> Lease | None:
+        settings = self._settings
+        verdict: Verdict = self._persist(
+            lambda: ranges.commit(
+                self._connection,
+                lease,
+                work,
+                lease_seconds=settings.lease_seconds,
+                slice_seconds=settings.slice_seconds,
+                give_back=give_back,
+            )
+        )
+        self._publish(verdict.tickets)
+        if verdict.word == "stale":
+            log.warning("range.lost", batch=lease.batch, range=range_text(lease.batch, lease.first, lease.count))
+            return None
+        self._report(lease, work)
+        if verdict.ended:
+            log.info("batch.ended", batch=lease.batch)
+        if verdict.word == "continue":
+            return dataclasses.replace(lease, first=verdict.first, count=verdict.count, crashes=0)
+        return None
+
+    def _abandon(self, lease: Lease, done: Slice | None, reason: StorageUnavailable) -> None:
+        """The volume refuses results: commit what is safely there, give the rest back, and wait until it accepts again."""
+        log.error("storage.unavailable", batch=lease.batch, error=reason.message)
+        job = self._jobs.get(lease.batch)
+        synced = done if done is not None and done.done and job is not None and _synced(job) else None
+        empty = Slice(lease.first, 0, 0.0, {}, {}, {}, b"", 1)
+        self._forget(lease.batch)
+        self._commit(lease, synced or empty, give_back=True)
+        pause = _Pause(self._board)
+        while not self._storage_works(lease.batch):
+            pause.once()
+
+    def _storage_works(self, batch: int) -> bool:
+        """Whether the volume accepts files again; puts the batch's directories right, or ends a batch that lost them."""
+        root = self._settings.output_dir
+        spec = self._persist(lambda: batches.view(self._connection, batch)).spec
+        try:
+            outputs.probe(root)
+            found = outputs.read_spec(outputs.directory(root, spec))
+            if found is not None and found.id != batch:
+                log.error("batch.superseded", batch=batch, by=found.id)
+                self._persist(lambda: batches.cancel(self._connection, batch))
+            else:
+                outputs.prepare(root, spec)
+        except StorageUnavailable:
+            return False
+        return True
+
+    def _job(self, batch: int) -> BatchJob:
+        if batch not in self._jobs:
+            spec: BatchSpec = self._persist(lambda: batches.view(self._connection, batch)).spec
+            if len(self._jobs) >= OPEN_BATCHES:
+                self._forget(next(iter(self._jobs)))
+            self._jobs[batch] = BatchJob(
+                spec, self._settings.output_dir, self._name.replace("/", "-"), self._settings.durability
+            )
+        return self._jobs[batch]
+
+    def _forget(self, batch: int) -> None:
+        job = self._jobs.pop(batch, None)
+        if job is not None:
+            job.close()
+
+    def _slot_number(self) -> int:
+        if self._number is None:
+            self._number = self._persist(lambda: workers.slot_number(self._connection, self._name))
+        return self._number
+
+    def _publish(self, tokens: tuple[str, ...] | list[str]) -> None:
+        """Publish the tickets of these ranges; what fails here is owed, and the housekeeper pays."""
+        try:
+            found = [ranges.lookup(self._connection, token) for token in tokens]
+            queue.publish(self._app, [ticket for ticket in found if ticket is not None])
+        except (BrokerUnavailable, OperationalError) as error:
+            log.warning("publish.failed", error=str(error))
+
+    def _report(self, lease: Lease, work: Slice) -> None:
+        job = self._jobs[lease.batch] if lease.batch in self._jobs else None
+        if job is None or not work.done:
+            return
+        if job.spec.jobs > INITIAL_RANGES:
+            log.info("slice.committed", batch=lease.batch, range=range_text(lease.batch, work.first, work.done))
+            return
+        place = outputs.directory(self._settings.output_dir, job.spec)
+        for index in range(work.first, work.first + work.done):
+            if index in work.failures:
+                log.error(f"Job {index} failed: {work.failures[index].strip().splitlines()[-1]}", batch=lease.batch)
+            else:
+                log.info(f"Job {index} completed: {place / outputs.job_name(index)}", batch=lease.batch)
+
+    def _persist(self, action: Callable[[], T]) -> T:
+        """Do it, however long Redis is away; only a shutdown ends the wait."""
+        pause = _Pause(self._board)
+        while True:
+            try:
+                return action()
+            except BrokerUnavailable as error:
+                log.warning("broker.unavailable", error=error.message)
+                pause.once()
+
+    def _recover_predecessor(self) -> None:
+        """The process that had this slot before died with a range: offer it again now, rather than when its lease ends."""
+        before = self._board.read(self._index)
+        self._board.write(self._index, os.getpid())
+        if before.token:
+            try:
+                queue.publish(self._app, ranges.reclaim(self._connection, [before.token]))
+            except (BrokerUnavailable, OperationalError) as error:
+                log.warning("reclaim.failed", error=str(error))
+
+
+class _Pause:
+    """Growing pauses between tries; raises :class:`Draining` when the worker shuts down."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._seconds = 0.1
+
+    def once(self) -> None:
+        if self._board.draining:
+            raise Draining
+        time.sleep(self._seconds)
+        self._seconds = min(self._seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _synced(job: BatchJob) -> bool:
+    try:
+        job.sync()
+    except StorageUnavailable:
+        return False
+    return True

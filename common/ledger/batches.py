@@ -57,16 +57,16 @@ def new_id(connection: Connection, floor: int = 0) -> int:
 
 
 def submit(
-    connection: Connection, spec: BatchSpec, *, idempotency_key: str = ""
+    connection: Connection, spec: BatchSpec, *, idempotency_key: str = "", key_seconds: int = IDEMPOTENCY_SECONDS
 ) -> tuple[int, list[tuple[str, int, int]]]:
     """Enter a batch with all its jobs PENDING, in one step.
 
     Returns its id and the ranges to publish as ``(token, first, count)``; with an idempotency key that has a batch
-    already, that batch's id and no ranges.
+    already, that batch's id and no ranges. The key is kept for ``key_seconds``; 0: for ever.
     """
     ranges = initial_ranges(spec.jobs)
     arguments: list[object] = [spec.id, spec.to_json(), spec.jobs, secrets.token_hex(4), int(spec.startup)]
-    arguments += [IDEMPOTENCY_SECONDS, record_dtype(random_numbers.OUTPUTS).itemsize]
+    arguments += [key_seconds, record_dtype(random_numbers.OUTPUTS).itemsize]
     for first, count in ranges:
         arguments += [first, count]
     slot = keys.idempotency(idempotency_key) if idempotency_key else ""
@@ -83,6 +83,11 @@ def known_submit(connection: Connection, idempotency_key: str) -> int | None:
     """The batch that was submitted with this key, if any."""
     value = connection.command("GET", keys.idempotency(idempotency_key))
     return int(value) if value else None
+
+
+def remember(connection: Connection, idempotency_key: str, batch_id: int) -> None:
+    """Let this key stand for a batch that exists already."""
+    connection.command("SET", keys.idempotency(idempotency_key), batch_id)
 
 
 def startup_id(connection: Connection) -> int | None:

@@ -63,5 +63,5 @@ def leased_range(token: str) -> str:
 
 
 def idempotency(key: str) -> str:
-    """String: the batch that a submit with this key made. Expires after a day."""
+    """String: the batch that a submit with this key made. Expires after a day; a start-up batch's key never does."""
     return f"{PREFIX}idempotency:{key}"

@@ -1,0 +1,1 @@
+"""The worker: a Celery process whose children run the jobs."""

@@ -1,12 +1,13 @@
 -- submit: (nothing) -> batch with all jobs PENDING and its ranges waiting
 -- KEYS  1 batch  2 bs:batches  3 bs:active  4 bs:startup  5 idempotency (or '')
--- ARGV  1 id  2 specification, JSON  3 jobs  4 incarnation  5 '1' for the start-up batch  6 idempotency lifetime, s
+-- ARGV  1 id  2 specification, JSON  3 jobs  4 incarnation  5 '1' for the start-up batch  6 idempotency lifetime, s (0: for ever)
 --       7 size of a job record, bytes  8… first, count of each range
 -- returns {'submitted', token…}, or {'known', id} when the idempotency key has a batch already
 if KEYS[5] ~= '' then
   local known = redis.call('GET', KEYS[5])
   if known then return {'known', known} end
-  redis.call('SET', KEYS[5], ARGV[1], 'EX', ARGV[6])
+  redis.call('SET', KEYS[5], ARGV[1])
+  if ARGV[6] ~= '0' then redis.call('EXPIRE', KEYS[5], ARGV[6]) end
 end
 local created = text(now())
 redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'incarnation', ARGV[4], 'last_range', 0, 'record_size', ARGV[7], 'created', created,

@@ -1,0 +1,128 @@
+"""Accept a batch: first its ``batch.json`` on the volume, then its entry in the ledger, then its messages.
+
+In this order nothing can be lost: a crash before the ledger leaves a directory that no batch refers to; a crash after it
+leaves ranges without messages, which the housekeeper publishes.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from common import outputs, queue
+from common.batch import BatchSpec, check_size
+from common.errors import Conflict, StorageUnavailable
+from common.ledger import Connection, batches
+from common.ledger.batches import BatchView
+from common.ledger.ranges import Ticket
+from common.seeds import draw_seed
+from common.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Submitter:
+    """Submits batches to one ledger, queue and outputs directory."""
+
+    def __init__(self, connection: Connection, app: Celery, root: Path) -> None:
+        self._connection = connection
+        self._app = app
+        self._root = root
+
+    def submit(
+        self, jobs: int, seed: int | None = None, *, startup: bool = False, idempotency_key: str = "",
+        key_seconds: int = batches.IDEMPOTENCY_SECONDS,
+    ) -> BatchSpec:  # fmt: skip
+        """Accept a batch of ``jobs`` jobs; returns its specification, of the first time if the key was used before.
+
+        Raises :class:`InvalidInput`, :class:`StorageUnavailable` or :class:`BrokerUnavailable`; then no batch exists.
+        """
+        check_size(jobs, seed)
+        if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
+            return batches.view(self._connection, known).spec
+        batch_id = batches.new_id(self._connection, outputs.highest_id(self._root))
+        spec = BatchSpec(batch_id, jobs, draw_seed() if seed is None else seed, startup=startup)
+        outputs.prepare(self._root, spec)
+        accepted, ranges = batches.submit(
+            self._connection, spec, idempotency_key=idempotency_key, key_seconds=key_seconds
+        )
+        if accepted != spec.id:
+            return batches.view(self._connection, accepted).spec
+        try:
+            queue.publish(self._app, [Ticket(accepted, *span) for span in ranges])
+        except OperationalError as error:
+            # The batch is accepted: what the ledger holds is published by the housekeeper.
+            log.warning("publish.failed", batch=accepted, error=str(error))
+        log.info("batch.submitted", batch=accepted, jobs=jobs, seed=spec.seed)
+        return spec
+
+    def start_up(self, settings: Settings, key: str) -> BatchSpec:
+        """The start-up batch of ``key``, which stands for one life of a container: submitted once, however often it is asked for.
+
+        A batch of an earlier life that still runs with the same size and seed is taken over; one with another size or seed is
+        cancelled. Files of older batches move to their own directory first.
+        """
+        key = f"startup:{key}"
+        known = batches.known_submit(self._connection, key)
+        if known:
+            return batches.view(self._connection, known).spec
+        with exclusive(self._root):
+            current = self.current()
+            if current and not current.ended:
+                if current.spec.jobs == settings.num_jobs and settings.seed in (None, current.spec.seed):
+                    batches.remember(self._connection, key, current.spec.id)
+                    log.info("startup.taken_over", batch=current.spec.id)
+                    return current.spec
+                cancelled = batches.cancel(self._connection, current.spec.id)
+                log.warning("startup.replaced", batch=current.spec.id, cancelled_jobs=cancelled)
+            self._archive()
+            return self.submit(settings.num_jobs, settings.seed, startup=True, idempotency_key=key, key_seconds=0)
+
+    def rerun(self) -> BatchSpec:
+        """Run the start-up batch again with a new seed. Raises :class:`Conflict` while it still runs."""
+        with exclusive(self._root):
+            current = self.current()
+            if current is None:
+                raise Conflict("There is no start-up batch yet; try again when GET /jobs lists its jobs.")
+            if not current.ended:
+                raise Conflict(
+                    f"Batch {current.spec.id} still runs: {current.done} of {current.spec.jobs} jobs are done. "
+                    "Try again when it has ended."
+                )
+            self._archive()
+            return self.submit(current.spec.jobs, startup=True)
+
+    def current(self) -> BatchView | None:
+        """The newest start-up batch."""
+        batch_id = batches.startup_id(self._connection)
+        return batches.view(self._connection, batch_id) if batch_id else None
+
+    def _archive(self) -> None:
+        moved = outputs.archive_startup(self._root)
+        if moved:
+            log.info("startup.archived", batch=moved[0], files=moved[1], to=str(self._root / str(moved[0])))
+
+
+@contextmanager
+def exclusive(root: Path, name: str = ".submit.lock") -> Iterator[int]:
+    """Hold a lock file of the outputs directory; gives its descriptor.
+
+    Raises :class:`Conflict` when another process on this machine holds it. The kernel drops it when its holder dies.
+    """
+    try:
+        descriptor = os.open(root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StorageUnavailable(f"{root} cannot be written: {error.strerror}", field="OUTPUT_DIR") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Conflict(f"{root} is in use by another run of hpc-batch-sim; end it, or choose another OUTPUT_DIR.") from error
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,41 @@
+"""``GET /``: one plain page that renders without scripts."""
+
+from flask import Blueprint, current_app, render_template
+from flask.typing import ResponseReturnValue
+
+from common.batch import JobState
+from common.errors import BatchSimError
+from common.ledger import batches
+from common.simulations import random_numbers
+from services.api.jobs import job_rows
+from services.api.state import state
+
+blueprint = Blueprint("page", __name__)
+
+JOBS_SHOWN = 200
+
+
+@blueprint.get("/")
+def index() -> ResponseReturnValue:
+    """Health, progress and the first jobs of the start-up batch; shown even while Redis is away."""
+    health = current_app.extensions["health"].report()
+    view, rows, statistics, error = None, [], {}, ""
+    if health["broker"]:
+        try:
+            view = state().submitter.current()
+            if view:
+                rows = list(job_rows(state(), view, 0, JOBS_SHOWN))
+                statistics = batches.statistics(state().connection, view.spec.id, random_numbers.OUTPUTS)
+        except BatchSimError as caught:
+            error = caught.message
+    return render_template(
+        "index.html",
+        health=health,
+        view=view,
+        rows=rows,
+        statistics=statistics,
+        error=error,
+        states=[(job, count) for job, count in view.counters.items() if count] if view else [],
+        failed=sum(view.counters[job] for job in JobState if job.terminal and job is not JobState.COMPLETED) if view else 0,
+        ended=bool(view and view.ended),
+    )

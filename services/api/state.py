@@ -1,0 +1,24 @@
+"""What the routes work with: made once per app by ``create_app``."""
+
+from dataclasses import dataclass
+
+from flask import current_app
+
+from common.ledger import Connection
+from common.settings import Settings
+from common.submission import Submitter
+
+
+@dataclass(frozen=True)
+class ApiState:
+    """Settings, the ledger's connection, and the way to submit."""
+
+    settings: Settings
+    connection: Connection
+    submitter: Submitter
+
+
+def state() -> ApiState:
+    """The state of the app that serves this request."""
+    found: ApiState = current_app.extensions["batchsim"]
+    return found

@@ -1,0 +1,1 @@
+"""Flower, the view of the queue for experts."""

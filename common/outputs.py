@@ -55,6 +55,11 @@ def prepare(root: Path, spec: BatchSpec) -> None:
         raise StorageUnavailable(f"{root}: {error.strerror}: {error.filename}", field="OUTPUT_DIR") from error
 
 
+def remove_staging(root: Path, spec: BatchSpec) -> None:
+    """Close the batch's directory for writers; done already is fine."""
+    shutil.rmtree(staging(root, spec), ignore_errors=True)
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Replace a file by another in one step that survives a power cut."""
     temporary = path.with_name(f".{path.name}.tmp")
@@ -99,7 +104,7 @@ def archive_startup(root: Path) -> tuple[int, int] | None:
         batch_id = old.id if old else highest_id(root) + 1
         if old:
             # First the fence, so that nobody adds to the files while they move.
-            shutil.rmtree(staging(root, old), ignore_errors=True)
+            remove_staging(root, old)
             names = [entry.name for entry in root.iterdir() if _OWN_FILES.fullmatch(entry.name)]
         target = root / str(batch_id)
         target.mkdir(exist_ok=True)

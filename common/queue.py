@@ -41,7 +41,7 @@ def make_app(broker_url: str) -> Celery:
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
             "unacked_mutex_expire": 10,
-            "socket_keepalive": not broker_url.startswith("unix"),
+            "socket_keepalive": True,
             "health_check_interval": 10,
             # Never retry_on_timeout: a dropped pub/sub connection then blocks the worker's main loop for ever.
             "socket_timeout": 10,

@@ -32,7 +32,7 @@ class Connection:
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=min(timeout_seconds, 5.0),
-            socket_keepalive=not url.startswith("unix"),
+            **({} if url.startswith("unix") else {"socket_keepalive": True}),
             health_check_interval=30,
             retry=Retry(backoff, retries),
         )

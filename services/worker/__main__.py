@@ -6,11 +6,13 @@ import secrets
 import socket
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import structlog
 from celery import bootsteps, signals
+from celery.platforms import SecurityWarning
 
 from common import logs, outputs, queue, settings
 from common.errors import BatchSimError, SettingsError
@@ -46,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
 def run(configured: Settings, slots: int, *, events: bool) -> int:
     """Run a worker with ``slots`` processes until it is told to stop."""
     logs.configure(configured, "worker")
+    # Celery warns root because of pickled messages; this queue takes JSON only.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     name = f"{socket.gethostname()}-{secrets.token_hex(2)}"
     with tempfile.TemporaryDirectory(prefix="batchsim-worker-") as private:
         board = Board.create(Path(private) / "board", slots)

@@ -114,10 +114,18 @@ class Slot:
             return None
         self._report(lease, work)
         if verdict.ended:
-            log.info("batch.ended", batch=lease.batch)
+            self._close_batch(lease.batch)
         if verdict.word == "continue":
             return dataclasses.replace(lease, first=verdict.first, count=verdict.count, crashes=0)
         return None
+
+    def _close_batch(self, batch: int) -> None:
+        """Every job has ended: nobody shall write into the batch's directory any more."""
+        job = self._jobs.get(batch)
+        if job is not None:
+            outputs.remove_staging(self._settings.output_dir, job.spec)
+            self._forget(batch)
+        log.info("batch.ended", batch=batch)
 
     def _abandon(self, lease: Lease, done: Slice | None, reason: StorageUnavailable) -> None:
         """The volume refuses results: commit what is safely there, give the rest back, and wait until it accepts again."""

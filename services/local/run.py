@@ -1,0 +1,51 @@
+"""``batchsim run``: one batch on this machine, from nothing to the CSV files, then everything is gone again."""
+
+import sys
+import time
+
+from common.batch import INITIAL_RANGES
+from common.settings import Settings
+from services.local.embedded import embedded
+from services.local.supervisor import ProcessDied
+
+EXIT_FAILED = 1
+
+
+def run(settings: Settings) -> int:
+    """Run the start-up batch and print a summary; returns the exit code: 0 when every job completed.
+
+    Raises :class:`common.errors.SettingsError` before anything was started.
+    """
+    begin = time.monotonic()
+    if settings.num_jobs > INITIAL_RANGES and "log_level" not in settings.model_fields_set:
+        # A bar says more than a log line per slice; who wants those sets LOG_LEVEL.
+        settings = settings.model_copy(update={"log_level": "WARNING"})
+    relay = Relay()
+    try:
+        with embedded(settings, relay, events=False) as running:
+            # Only now, while the worker starts on another core: these imports take as long as the worker's.
+            from services.local.watch import Watch
+
+            return Watch(running, relay, begin).finish()
+    except ProcessDied as error:
+        print(f"batchsim: {error.message}", file=sys.stderr)  # noqa: T201 - a command's answer
+        return EXIT_FAILED
+
+
+class Relay:
+    """Passes the parts' lines on, and keeps them until there is a display to pass them to."""
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+        self._show = self._kept.append
+
+    def __call__(self, line: str) -> None:
+        """Show a line."""
+        self._show(line)
+
+    def attach(self, show: object) -> None:
+        """From now on show lines with ``show``."""
+        assert callable(show)
+        self._show = show
+        for line in self._kept:
+            show(line)

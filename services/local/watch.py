@@ -1,0 +1,108 @@
+"""Submit the start-up batch to the embedded form, watch it to its end, and say how it went."""
+
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from common import logs, queue
+from common.batch import BatchSpec, JobState
+from common.errors import BatchSimError
+from common.ledger import Connection, batches
+from common.ledger.batches import BatchView
+from common.simulations import random_numbers
+from common.submission import Submitter
+from services.local.embedded import Embedded, Terminated
+from services.local.progress import make_progress
+from services.local.run import EXIT_FAILED, Relay
+
+FIRST_POLL_SECONDS = 0.02
+SLOWEST_POLL_SECONDS = 0.25
+# Ctrl-C: the slots finish their present jobs if they can within this time.
+INTERRUPT_SECONDS = 1.0
+# A Redis that others use: the worker signs off before it ends.
+GOODBYE_SECONDS = 3.0
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+
+
+class Watch:
+    """One batch of one ``batchsim run``."""
+
+    def __init__(self, running: Embedded, relay: Relay, begin: float) -> None:
+        self._settings = running.settings
+        self._supervisor = running.supervisor
+        self._private = running.private
+        self._begin = begin
+        logs.configure(self._settings, "run")
+        self._connection = Connection(self._settings.broker_url)
+        app = queue.make_app(self._settings.broker_url)
+        self._submitter = Submitter(self._connection, app, self._settings.output_dir)
+        self._progress = make_progress(self._settings.num_jobs)
+        relay.attach(self._progress.show)
+
+    def finish(self) -> int:
+        """Submit, wait, print the summary; returns the exit code."""
+        spec: BatchSpec | None = None
+        try:
+            spec = self._submitter.start_up(self._settings, f"run-{time.time_ns()}")
+            self._progress.show(f"Batch {spec.id}: {spec.jobs:,} jobs, {self._settings.workers} slots, seed {spec.seed}")
+            with self._progress:
+                view = self._wait(spec.id)
+            self._print_summary(view)
+            self._supervisor.stop(patience_seconds=0.0 if self._private else GOODBYE_SECONDS)
+            return 0 if view.state == "COMPLETED" else EXIT_FAILED
+        except KeyboardInterrupt:
+            self._print_interrupted(spec)
+            return EXIT_INTERRUPTED
+        except Terminated:
+            self._print_interrupted(spec)
+            return EXIT_TERMINATED
+
+    def _wait(self, batch: int) -> BatchView:
+        pause = FIRST_POLL_SECONDS
+        while True:
+            self._supervisor.watch()
+            try:
+                view = batches.view(self._connection, batch)
+                self._progress.update(view)
+                if view.ended:
+                    return view
+            except BatchSimError as error:
+                if not error.retryable:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 1.2, SLOWEST_POLL_SECONDS)
+
+    def _print_summary(self, view: BatchView) -> None:
+        assert view.ended and view.started
+        found = batches.statistics(self._connection, view.spec.id, random_numbers.OUTPUTS)
+        seconds = max(view.ended - view.started, 1e-6)
+        table = Table(show_header=False, title=f"Batch {view.spec.id}: {view.state}", title_justify="left")
+        for job, count in view.counters.items():
+            if count:
+                table.add_row(f"jobs {job.name}", f"{count:,}")
+        if "mean" in found:
+            table.add_row("mean of means", f"{found['mean'].mean:.6g}")
+        table.add_row("wall time", f"{time.monotonic() - self._begin:.2f} s, jobs {seconds:.2f} s")
+        table.add_row("speed", f"{view.done / seconds:,.0f} jobs/s on {self._settings.workers} slots")
+        table.add_row("seed", str(view.spec.seed))
+        table.add_row("files", f"{self._settings.output_dir}/job_1.csv … job_{view.spec.jobs}.csv")
+        Console().print(table)
+        for index, text in sorted(batches.failures(self._connection, view.spec.id).items())[:3]:
+            self._progress.show(f"job {index} failed: {text.strip().splitlines()[-1]}")
+
+    def _print_interrupted(self, spec: BatchSpec | None) -> None:
+        """Let the slots commit what they have done, so that the count is final, and say how to go on."""
+        if spec is None:
+            self._progress.show("Interrupted before the batch was submitted; nothing was run.")
+            return
+        self._supervisor.end("worker", patience_seconds=INTERRUPT_SECONDS)
+        try:
+            done = batches.view(self._connection, spec.id).counters[JobState.COMPLETED]
+            count = f"{done:,} of {spec.jobs:,} jobs are done"
+        except BatchSimError:
+            count = "some jobs are done"
+        self._progress.show(
+            f"Interrupted: {count}; their CSVs stay in {self._settings.output_dir}/. The same batch, the same numbers, from its "
+            f"start: make run NUM_JOBS={spec.jobs} SEED={spec.seed}"
+        )

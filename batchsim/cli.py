@@ -22,7 +22,9 @@ def setting_options(function: F) -> F:
         if name in SECRETS:
             continue
         option = f"--{name.replace('_', '-')}"
-        default = "" if field.default_factory else f"  [default: {field.default}]" if field.default not in (None, "") else ""
+        default = (
+            "" if field.default_factory else f"  [default: {field.default}]" if field.default not in (None, "") else ""
+        )
         function = click.option(option, name, metavar="VALUE", help=f"{field.description}{default}")(function)
     return function
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any, Self
 
 from common.errors import InvalidInput
@@ -68,10 +69,10 @@ def check_size(jobs: int, seed: int | None) -> None:
 
 
 def initial_ranges(jobs: int) -> list[tuple[int, int]]:
-    """Cut jobs 1…``jobs`` into at most ``INITIAL_RANGES`` contiguous ``(first, count)``, sizes differing by one at most."""
+    """Cut jobs 1…``jobs`` into at most ``INITIAL_RANGES`` contiguous ``(first, count)`` of nearly equal size."""
     parts = min(jobs, INITIAL_RANGES)
     edges = [part * jobs // parts for part in range(parts + 1)]
-    return [(low + 1, high - low) for low, high in zip(edges, edges[1:], strict=False)]
+    return [(low + 1, high - low) for low, high in pairwise(edges)]
 
 
 def batch_state(counters: Mapping[JobState, int]) -> str:

@@ -71,5 +71,5 @@ def publish(app: Celery, tickets: Iterable[Ticket], producer: Any = None) -> int
 
 
 def _celery_url(url: str) -> str:
-    """kombu's spelling of a Unix socket's URL."""
+    """Kombu's spelling of a Unix socket's URL."""
     return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url

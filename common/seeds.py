@@ -34,7 +34,7 @@ class Streams:
         # All that a used generator has changed must go back to how a fresh one starts: the output buffer
         # is empty (position 4 of 4) and no half of a 64-bit word is left over.
         self._state["state"]["counter"] = self._counter
-        self._state.update(buffer_pos=4, has_uint32=0, uinteger=0)
+        self._state |= {"buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
 
     def generator(self, index: int) -> np.random.Generator:
         """The generator of job ``index``, at the start of its stream."""

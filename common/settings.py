@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     seed: Count | None = Field(None, ge=0, le=MAX_SEED, description="seed of the start-up batch; empty: a random one")
     output_dir: Path = Field(Path("outputs"), description="directory that receives the CSV files")
     workers: Count = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        default_factory=lambda: (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ),
         ge=1,
         le=1024,
         description="worker slots of the embedded form; empty: the cores",
@@ -72,7 +74,9 @@ class Settings(BaseSettings):
     redis_password: SecretStr = Field(SecretStr(""), description="password for REDIS_URL, if it has none in it")
 
     slice_seconds: float = Field(1.0, ge=0.01, le=60, description="time a slot works before it commits, s")
-    lease_seconds: float = Field(15.0, ge=1, le=3600, description="silence after which a slot's range is offered again, s")
+    lease_seconds: float = Field(
+        15.0, ge=1, le=3600, description="silence after which a slot's range is offered again, s"
+    )
     jobs_per_task: Count = Field(0, ge=0, le=MAX_JOBS, description="most jobs in one Celery task; 0: adaptive")
     shutdown_grace_seconds: float = Field(20.0, ge=0, le=3600, description="time for running jobs after SIGTERM, s")
     durability: Literal["none", "slice", "file"] = Field("slice", description="when CSVs are synced to disk")
@@ -134,7 +138,7 @@ def load(overrides: Mapping[str, object] | None = None, *, env_file: Path | None
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     secrets = {name: value for name in SECRETS if (value := _secret_file(name)) is not None}
     try:
-        return Settings(_env_file=env_file, **{**secrets, **given})  # type: ignore[arg-type]
+        return Settings(_env_file=env_file, **{**secrets, **given})  # type: ignore[call-arg, arg-type]
     except ValidationError as error:
         raise SettingsError(*_first_line(error)) from None
 

@@ -1,7 +1,7 @@
 """Accept a batch: first its ``batch.json`` on the volume, then its entry in the ledger, then its messages.
 
-In this order nothing can be lost: a crash before the ledger leaves a directory that no batch refers to; a crash after it
-leaves ranges without messages, which the housekeeper publishes.
+In this order nothing can be lost: a crash before the ledger leaves a directory that no batch refers to; a crash
+after it leaves ranges without messages, which the housekeeper publishes.
 """
 
 import fcntl
@@ -62,10 +62,10 @@ class Submitter:
         return spec
 
     def start_up(self, settings: Settings, key: str) -> BatchSpec:
-        """The start-up batch of ``key``, which stands for one life of a container: submitted once, however often it is asked for.
+        """The start-up batch of ``key``, which stands for one life of a container: submitted once, however often.
 
-        A batch of an earlier life that still runs with the same size and seed is taken over; one with another size or seed is
-        cancelled. Files of older batches move to their own directory first.
+        A batch of an earlier life that still runs with the same size and seed is taken over; one with another size or
+        seed is cancelled. Files of older batches move to their own directory first.
         """
         key = f"startup:{key}"
         known = batches.known_submit(self._connection, key)
@@ -122,7 +122,9 @@ def exclusive(root: Path, name: str = ".submit.lock") -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise Conflict(f"{root} is in use by another run of hpc-batch-sim; end it, or choose another OUTPUT_DIR.") from error
+            raise Conflict(
+                f"{root} is in use by another run of hpc-batch-sim; end it, or choose another OUTPUT_DIR."
+            ) from error
         yield descriptor
     finally:
         os.close(descriptor)

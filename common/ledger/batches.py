@@ -70,9 +70,7 @@ def submit(
     for first, count in ranges:
         arguments += [first, count]
     slot = keys.idempotency(idempotency_key) if idempotency_key else ""
-    reply = connection.run(
-        "submit", [keys.batch(spec.id), keys.BATCHES, keys.ACTIVE, keys.STARTUP, slot], arguments
-    )
+    reply = connection.run("submit", [keys.batch(spec.id), keys.BATCHES, keys.ACTIVE, keys.STARTUP, slot], arguments)
     if reply[0] == b"known":
         return int(reply[1]), []
     tokens = [token.decode() for token in reply[1:]]
@@ -143,7 +141,5 @@ def failures(connection: Connection, batch_id: int) -> dict[int, str]:
 def cancel(connection: Connection, batch_id: int) -> int:
     """Cancel all jobs that have not ended; returns how many that were."""
     return int(
-        connection.run(
-            "cancel", [keys.batch(batch_id), keys.WAITING, keys.LEASES, keys.ranges(batch_id)], [batch_id]
-        )
+        connection.run("cancel", [keys.batch(batch_id), keys.WAITING, keys.LEASES, keys.ranges(batch_id)], [batch_id])
     )

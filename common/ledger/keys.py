@@ -58,7 +58,7 @@ def failures(batch_id: int) -> str:
 
 
 def leased_range(token: str) -> str:
-    """Hash: batch, first, count, crashes, and once leased worker and slot. From submit until its last job is committed."""
+    """Hash: batch, first, count, crashes; once leased also worker and slot. Until its last job is committed."""
     return f"{PREFIX}range:{token}"
 
 

@@ -64,8 +64,14 @@ class Verdict:
 
 
 def claim(
-    connection: Connection, ticket: tuple[int, str], *, worker: str, slot: str, lease_seconds: float,
-    slice_seconds: float, jobs_per_task: int = 0,
+    connection: Connection,
+    ticket: tuple[int, str],
+    *,
+    worker: str,
+    slot: str,
+    lease_seconds: float,
+    slice_seconds: float,
+    jobs_per_task: int = 0,
 ) -> tuple[Lease | None, str]:
     """Lease a waiting range. None when nothing waits any more, as after a second delivery of the message.
 
@@ -83,7 +89,12 @@ def claim(
 
 
 def commit(
-    connection: Connection, lease: Lease, work: Slice, *, lease_seconds: float, slice_seconds: float,
+    connection: Connection,
+    lease: Lease,
+    work: Slice,
+    *,
+    lease_seconds: float,
+    slice_seconds: float,
     give_back: bool = False,
 ) -> Verdict:
     """Make the slice's results true, once; refused as ``stale`` when the lease is another's by now."""

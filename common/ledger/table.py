@@ -1,8 +1,8 @@
 """The job table: one fixed-width record per job, in Redis strings of ``SEGMENT_JOBS`` records.
 
 A slice's commit is one write into a string, a page of jobs is one read at any offset, and a column is
-``numpy.frombuffer``. Segments keep each string far below Redis's 512 MB and are allocated when first written, so a batch
-of ten million jobs is accepted at once.
+``numpy.frombuffer``. Segments keep each string far below
+Redis's 512 MB and are allocated when first written, so a batch of ten million jobs is accepted at once.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""Start the API: ``python -m services.api``. Submits the start-up batch, unless told not to, and serves with gunicorn."""
+"""Start the API: ``python -m services.api``. Submits the start-up batch, unless told not to, and becomes gunicorn."""
 
 import argparse
 import os
@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BatchSimError as error:
         print(f"batchsim api: {error.message}", file=sys.stderr)  # noqa: T201 - before logging is set up
         return 2
-    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *gunicorn_arguments(configured, options.workers)])
+    command = [sys.executable, "-m", "gunicorn", *gunicorn_arguments(configured, options.workers)]
+    return os.execv(sys.executable, command)  # noqa: S606 - no shell is the point
 
 
 def gunicorn_arguments(configured: Settings, workers: int) -> list[str]:

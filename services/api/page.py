@@ -36,6 +36,8 @@ def index() -> ResponseReturnValue:
         statistics=statistics,
         error=error,
         states=[(job, count) for job, count in view.counters.items() if count] if view else [],
-        failed=sum(view.counters[job] for job in JobState if job.terminal and job is not JobState.COMPLETED) if view else 0,
+        failed=sum(view.counters[job] for job in JobState if job.terminal and job is not JobState.COMPLETED)
+        if view
+        else 0,
         ended=bool(view and view.ended),
     )

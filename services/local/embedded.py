@@ -53,7 +53,9 @@ def check_port(host: str, port: int, name: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise SettingsError(f"{name}={port}: cannot listen on {host}: {error.strerror}; choose another port") from None
+            raise SettingsError(
+                f"{name}={port}: cannot listen on {host}: {error.strerror}; choose another port"
+            ) from None
 
 
 @contextmanager
@@ -114,5 +116,3 @@ def _raise_terminated(_number: int, _frame: object) -> None:
     # A second signal while we stop changes nothing: stopping has its own time limit.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
-
-

@@ -23,8 +23,8 @@ def find_binary() -> str:
     found = _packaged_binary() or shutil.which("valkey-server") or shutil.which("redis-server")
     if not found:
         raise SettingsError(
-            "REDIS_URL is empty, and there is no Redis to embed: install redis-server (Debian: apt-get install redis-server, "
-            "macOS: brew install redis), or set REDIS_URL to a Redis that runs"
+            "REDIS_URL is empty, and there is no Redis to embed: install redis-server "
+            "(Debian: apt-get install redis-server, macOS: brew install redis), or set REDIS_URL to a Redis that runs"
         )
     return found
 

@@ -49,7 +49,7 @@ class Supervisor:
 
     def __init__(self, show: Callable[[str], None]) -> None:
         # Short, because of the socket in it, and in /tmp although TMPDIR may say otherwise, for the same reason.
-        self.directory = Path(tempfile.mkdtemp(prefix="batchsim-", dir="/tmp"))  # noqa: S108
+        self.directory = Path(tempfile.mkdtemp(prefix="batchsim-", dir="/tmp"))
         self._parts: list[Part] = []
         self._show = show
 
@@ -73,7 +73,9 @@ class Supervisor:
             part.quick_deaths = part.quick_deaths + 1 if quick else 0
             if part.quick_deaths >= MAX_QUICK_DEATHS:
                 last = "\n  ".join(part.tail[-10:])
-                raise ProcessDied(f"The {part.name} process ended with code {code} {part.quick_deaths} times:\n  {last}")
+                raise ProcessDied(
+                    f"The {part.name} process ended with code {code} {part.quick_deaths} times:\n  {last}"
+                )
             self._show(f"batchsim: the {part.name} process ended with code {code}; it is started again")
             part.process, part.started = self._spawn(part.command, part.environment), time.monotonic()
             self._pump(part)
@@ -118,7 +120,7 @@ class Supervisor:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, nothing that could wait for a lock
+            preexec_fn=_die_with_parent,
         )
 
     def _pump(self, part: Part) -> None:

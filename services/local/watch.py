@@ -45,7 +45,9 @@ class Watch:
         spec: BatchSpec | None = None
         try:
             spec = self._submitter.start_up(self._settings, f"run-{time.time_ns()}")
-            self._progress.show(f"Batch {spec.id}: {spec.jobs:,} jobs, {self._settings.workers} slots, seed {spec.seed}")
+            self._progress.show(
+                f"Batch {spec.id}: {spec.jobs:,} jobs, {self._settings.workers} slots, seed {spec.seed}"
+            )
             with self._progress:
                 view = self._wait(spec.id)
             self._print_summary(view)
@@ -74,7 +76,8 @@ class Watch:
             pause = min(pause * 1.2, SLOWEST_POLL_SECONDS)
 
     def _print_summary(self, view: BatchView) -> None:
-        assert view.ended and view.started
+        assert view.ended
+        assert view.started
         found = batches.statistics(self._connection, view.spec.id, random_numbers.OUTPUTS)
         seconds = max(view.ended - view.started, 1e-6)
         table = Table(show_header=False, title=f"Batch {view.spec.id}: {view.state}", title_justify="left")
@@ -103,6 +106,6 @@ class Watch:
         except BatchSimError:
             count = "some jobs are done"
         self._progress.show(
-            f"Interrupted: {count}; their CSVs stay in {self._settings.output_dir}/. The same batch, the same numbers, from its "
-            f"start: make run NUM_JOBS={spec.jobs} SEED={spec.seed}"
+            f"Interrupted: {count}; their CSVs stay in {self._settings.output_dir}/. "
+            f"The same batch, the same numbers, from its start: make run NUM_JOBS={spec.jobs} SEED={spec.seed}"
         )

@@ -97,7 +97,5 @@ def _pulse_step(keeper: Keeper) -> type[bootsteps.StartStopStep]:
     return Pulse
 
 
-
-
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,7 +24,7 @@ def status_path() -> Path:
 def check() -> int:
     """Exit code 0 when the worker consumes; 1, with the reason, when it does not."""
     reason = problem(status_path(), time.time())
-    print(reason or "ok", file=sys.stderr if reason else sys.stdout)  # noqa: T201 - a command's answer
+    print(reason or "ok", file=sys.stderr if reason else sys.stdout)
     return 1 if reason else 0
 
 

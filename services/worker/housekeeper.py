@@ -1,7 +1,7 @@
 """What keeps the ledger moving: offer again what died, publish what is owed.
 
-No service of its own: each worker's main process asks for a short lock every second, and whoever holds it sweeps. A sweep
-moves nothing but through the ledger's scripts, so two housekeepers at once do no harm.
+No service of its own: each worker's main process asks for a short lock in each round, and whoever holds it sweeps.
+A sweep moves nothing but through the ledger's scripts, so two housekeepers at once do no harm.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """The keeper: a thread in the worker's main process that does what must go on whatever Celery's loop is doing.
 
 It says that the worker lives, renews the leases of its slots, offers a dead slot's range again, takes its turn as
-housekeeper, and ends a shutdown whose grace is over. It is a thread rather than a timer of Celery's loop, because that loop
-stands still while it reconnects and during the whole of a warm shutdown, when renewing matters most.
+housekeeper, and ends a shutdown whose grace is over. It is a thread rather than a timer of Celery's loop, because
+that loop stands still while it reconnects and during the whole of a warm shutdown, when renewing matters most.
 """
 
 import json
@@ -116,7 +116,9 @@ class Keeper:
         """The grace is over: offer again what the slots hold, then die; a late commit of theirs would be refused."""
         entries = [entry for entry in self._board.entries() if entry.pid and entry.token]
         try:
-            tickets = ranges.reclaim(self._connection, [entry.token for entry in entries], crashed=False) if entries else []
+            tickets = (
+                ranges.reclaim(self._connection, [entry.token for entry in entries], crashed=False) if entries else []
+            )
             queue.publish(self._app, tickets)
             workers.sign_off(self._connection, self._worker)
         except (BrokerUnavailable, OperationalError) as error:

@@ -23,7 +23,9 @@ _RSS_PER_KB = 1024 if sys.platform == "darwin" else 1
 class Job(Protocol):
     """What a slice runs: all jobs of one batch, by index."""
 
-    outputs: Sequence[str]
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the numeric outputs."""
 
     def run(self, index: int) -> tuple[float, ...]:
         """Run a job and put its result into place; returns its numeric outputs.

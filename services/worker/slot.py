@@ -128,7 +128,7 @@ class Slot:
         log.info("batch.ended", batch=batch)
 
     def _abandon(self, lease: Lease, done: Slice | None, reason: StorageUnavailable) -> None:
-        """The volume refuses results: commit what is safely there, give the rest back, and wait until it accepts again."""
+        """The volume refuses results: commit what is safely there, give the rest back, wait until it accepts again."""
         log.error("storage.unavailable", batch=lease.batch, error=reason.message)
         job = self._jobs.get(lease.batch)
         synced = done if done is not None and done.done and job is not None and _synced(job) else None
@@ -140,7 +140,7 @@ class Slot:
             pause.once()
 
     def _storage_works(self, batch: int) -> bool:
-        """Whether the volume accepts files again; puts the batch's directories right, or ends a batch that lost them."""
+        """Whether the volume accepts files again; puts the directories right, or ends a batch that lost them."""
         root = self._settings.output_dir
         spec = self._persist(lambda: batches.view(self._connection, batch)).spec
         try:
@@ -184,7 +184,7 @@ class Slot:
             log.warning("publish.failed", error=str(error))
 
     def _report(self, lease: Lease, work: Slice) -> None:
-        job = self._jobs[lease.batch] if lease.batch in self._jobs else None
+        job = self._jobs.get(lease.batch)
         if job is None or not work.done:
             return
         if job.spec.jobs > INITIAL_RANGES:
@@ -208,7 +208,7 @@ class Slot:
                 pause.once()
 
     def _recover_predecessor(self) -> None:
-        """The process that had this slot before died with a range: offer it again now, rather than when its lease ends."""
+        """The process that had this slot before died with a range: offer it again before its lease ends."""
         before = self._board.read(self._index)
         self._board.write(self._index, os.getpid())
         if before.token:

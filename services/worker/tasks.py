@@ -28,7 +28,13 @@ def open_slot(**_: Any) -> None:
     path, slots = os.environ[BOARD_VARIABLE].rsplit(":", 1)
     index = current_process().index
     _slot[:] = [
-        Slot(configured, current_app._get_current_object(), Board(Path(path), int(slots)), os.environ[NAME_VARIABLE], index)
+        Slot(
+            configured,
+            current_app._get_current_object(),
+            Board(Path(path), int(slots)),
+            os.environ[NAME_VARIABLE],
+            index,
+        )
     ]
 
 

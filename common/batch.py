@@ -13,6 +13,8 @@ from common.settings import MAX_JOBS, MAX_SEED
 
 # A batch starts as at most this many ranges; up to this size a job is exactly one Celery task.
 INITIAL_RANGES = 64
+RANGES_PER_SLOT = 4
+LEAST_RANGES = 8
 
 
 class JobState(IntEnum):
@@ -68,9 +70,15 @@ def check_size(jobs: int, seed: int | None) -> None:
         raise InvalidInput(f"seed is {seed}; it must be from 0 to 2**63 - 1", field="seed")
 
 
-def initial_ranges(jobs: int) -> list[tuple[int, int]]:
-    """Cut jobs 1…``jobs`` into at most ``INITIAL_RANGES`` contiguous ``(first, count)`` of nearly equal size."""
+def initial_ranges(jobs: int, slots: int = 0) -> list[tuple[int, int]]:
+    """Cut jobs 1…``jobs`` into at most ``INITIAL_RANGES`` contiguous ``(first, count)`` of nearly equal size.
+
+    Up to 64 jobs each is a range. Above that the ranges are fewer when the number of slots is known, because the end of
+    a range costs a commit and a sync; slots that run idle later get parts of what the others hold.
+    """
     parts = min(jobs, INITIAL_RANGES)
+    if slots and jobs > INITIAL_RANGES:
+        parts = min(parts, max(LEAST_RANGES, RANGES_PER_SLOT * slots))
     edges = [part * jobs // parts for part in range(parts + 1)]
     return [(low + 1, high - low) for low, high in pairwise(edges)]
 

@@ -57,14 +57,20 @@ def new_id(connection: Connection, floor: int = 0) -> int:
 
 
 def submit(
-    connection: Connection, spec: BatchSpec, *, idempotency_key: str = "", key_seconds: int = IDEMPOTENCY_SECONDS
+    connection: Connection,
+    spec: BatchSpec,
+    *,
+    idempotency_key: str = "",
+    key_seconds: int = IDEMPOTENCY_SECONDS,
+    slots: int = 0,
 ) -> tuple[int, list[tuple[str, int, int]]]:
     """Enter a batch with all its jobs PENDING, in one step.
 
     Returns its id and the ranges to publish as ``(token, first, count)``; with an idempotency key that has a batch
     already, that batch's id and no ranges. The key is kept for ``key_seconds``; 0: for ever.
+    ``slots`` is how many slots will work on it; 0: as many as there are now.
     """
-    ranges = initial_ranges(spec.jobs)
+    ranges = initial_ranges(spec.jobs, slots or int(connection.command("GET", keys.SLOTS) or 0))
     arguments: list[object] = [spec.id, spec.to_json(), spec.jobs, secrets.token_hex(4), int(spec.startup)]
     arguments += [key_seconds, record_dtype(random_numbers.OUTPUTS).itemsize]
     for first, count in ranges:

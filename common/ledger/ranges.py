@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from common.batch import JobState
 from common.ledger import keys
@@ -56,7 +56,7 @@ class Slice:
 class Verdict:
     """What the ledger says to a commit."""
 
-    word: Literal["continue", "released", "done", "stale"]
+    word: Literal["continue", "released", "done", "shrunk", "stale"]
     ended: bool = False
     first: int = 0
     count: int = 0
@@ -72,10 +72,10 @@ def claim(
     lease_seconds: float,
     slice_seconds: float,
     jobs_per_task: int = 0,
-) -> tuple[Lease | None, str]:
+) -> tuple[Lease | None, tuple[str, ...]]:
     """Lease a waiting range. None when nothing waits any more, as after a second delivery of the message.
 
-    The second value is the token of a range that was cut off and is to be published, or "".
+    The second value has the tokens of ranges that were cut off and are to be published.
     """
     reply = connection.run(
         "claim",
@@ -83,9 +83,10 @@ def claim(
         [*ticket, worker, slot, lease_seconds, slice_seconds, jobs_per_task],
     )
     if reply[0] == b"stale":
-        return None, ""
-    _, token, batch, first, count, crashes, rest = reply
-    return Lease(token.decode(), int(batch), first, count, int(crashes)), rest.decode()
+        return None, ()
+    _, token, batch, first, count, crashes, *rest = reply
+    lease = Lease(token.decode(), int(batch), first, count, int(crashes))
+    return lease, tuple(part.decode() for part in rest)
 
 
 def commit(
@@ -105,7 +106,7 @@ def commit(
     reply = connection.run(
         "commit",
         [keys.LEASES, keys.batch(lease.batch), keys.leased_range(lease.token), keys.statistics(lease.batch),
-         keys.failures(lease.batch), keys.WAITING, keys.SLOTS, *segments],
+         keys.failures(lease.batch), keys.WAITING, *segments],
         [lease.token, work.first, work.done, work.seconds, slice_seconds, lease_seconds, int(give_back),
          json.dumps({state.name: jobs for state, jobs in work.states.items()}), json.dumps(work.moments),
          json.dumps(work.failures), MAX_FAILURES_KEPT, *records],
@@ -131,8 +132,17 @@ def reclaim(connection: Connection, tokens: Sequence[str] = (), *, crashed: bool
         [keys.LEASES],
         [int(crashed), MAX_CRASHES, head, SEGMENT_JOBS, MAX_FAILURES_KEPT, *tokens],
     )
+    return _tickets(reply)
+
+
+def share(connection: Connection, *, slice_seconds: float) -> list[Ticket]:
+    """Take the end of the longest range from a slot that is at a long job, when slots are idle."""
+    return _tickets(connection.run("share", [keys.LEASES], [slice_seconds]))
+
+
+def _tickets(reply: list[Any]) -> list[Ticket]:
     groups = zip(*[iter(reply)] * 4, strict=True)
-    return [Ticket(int(batch), token.decode(), first, count) for token, batch, first, count in groups]
+    return [Ticket(int(batch), token.decode(), int(first), int(count)) for token, batch, first, count in groups]
 
 
 def lookup(connection: Connection, token: str) -> Ticket | None:

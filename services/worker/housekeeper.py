@@ -25,12 +25,20 @@ class Housekeeper:
     """Sweeps when it is its turn. The clock is an argument; nothing here sleeps."""
 
     def __init__(
-        self, connection: Connection, app: Celery, name: str, *, lease_seconds: float, clock: Callable[[], float]
+        self,
+        connection: Connection,
+        app: Celery,
+        name: str,
+        *,
+        lease_seconds: float,
+        slice_seconds: float,
+        clock: Callable[[], float],
     ) -> None:
         self._connection = connection
         self._app = app
         self._name = name
         self._lease_seconds = lease_seconds
+        self._slice_seconds = slice_seconds
         self._clock = clock
         self._last_sweep = clock()
         self._patient_until = 0.0
@@ -46,6 +54,7 @@ class Housekeeper:
         if workers.become_housekeeper(self._connection, self._name, seconds=LOCK_SECONDS):
             if now >= self._patient_until:
                 self._reclaim()
+            self._share()
             self._publish_owed()
         else:
             self._missing = 0
@@ -56,6 +65,9 @@ class Housekeeper:
         for ticket in tickets:
             log.warning("range.reclaimed", range=range_text(ticket.batch, ticket.first, ticket.count))
         queue.publish(self._app, tickets)
+
+    def _share(self) -> None:
+        queue.publish(self._app, ranges.share(self._connection, slice_seconds=self._slice_seconds))
 
     def _publish_owed(self) -> None:
         """Publish tickets that were lost, or never published: fewer messages in the queue than ranges that wait.

@@ -47,7 +47,12 @@ class Keeper:
         self._status_path = status_path
         self._connection = Connection(settings.broker_url, timeout_seconds=2.0, retries=0)
         self._housekeeper = Housekeeper(
-            self._connection, app, name, lease_seconds=settings.lease_seconds, clock=time.monotonic
+            self._connection,
+            app,
+            name,
+            lease_seconds=settings.lease_seconds,
+            slice_seconds=settings.slice_seconds,
+            clock=time.monotonic,
         )
         self._stopped = threading.Event()
         self._renewed = self._beaten = 0.0

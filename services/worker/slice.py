@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -77,21 +77,28 @@ def run_slice(
         cpu, tick = spent, ended
         if ended >= deadline or stopping():
             break
-    work = _slice(job.outputs, first, clock() - begin, records, failures)
+    work = _summary(job.outputs, first, clock() - begin, b"".join(records), failures)
     if unwritable is not None:
         raise SliceFailure(work, unwritable)
     return work
 
 
-def _slice(outputs: Sequence[str], first: int, seconds: float, records: list[bytes], failures: dict[int, str]) -> Slice:
+def shortened(work: Slice, outputs: Sequence[str], count: int) -> Slice:
+    """The first ``count`` jobs of a slice."""
+    failures = {index: text for index, text in work.failures.items() if index < work.first + count}
+    return _summary(outputs, work.first, work.seconds, work.records[: count * work.record_size], failures)
+
+
+def _summary(
+    outputs: Sequence[str], first: int, seconds: float, raw: bytes | memoryview, failures: Mapping[int, str]
+) -> Slice:
     dtype = record_dtype(outputs)
-    raw = b"".join(records)
     table = np.frombuffer(raw, dtype=dtype)
     good = table[table["state"] == JobState.COMPLETED]
     states = Counter({JobState.COMPLETED: len(good), JobState.FAILED: len(failures)})
     return Slice(
         first=first,
-        done=len(records),
+        done=len(table),
         seconds=seconds,
         states={state: jobs for state, jobs in states.items() if jobs},
         moments={name: moments(good[f"out:{name}"]) for name in outputs if len(good)},

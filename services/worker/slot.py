@@ -18,7 +18,7 @@ from common.ledger.ranges import Lease, Slice, Verdict
 from common.settings import Settings
 from services.worker.board import Board
 from services.worker.job import BatchJob
-from services.worker.slice import SliceFailure, run_slice
+from services.worker.slice import SliceFailure, run_slice, shortened
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ class Slot:
             return
         self._board.write(self._index, os.getpid(), lease.token)
         try:
-            self._publish([rest] if rest else [])
+            self._publish(rest)
             self._work(lease)
         except Draining:
             log.warning("range.left", batch=lease.batch, range=range_text(lease.batch, lease.first, lease.count))
@@ -109,6 +109,10 @@ class Slot:
             )
         )
         self._publish(verdict.tickets)
+        if verdict.word == "shrunk":
+            return self._commit(
+                lease, shortened(work, self._jobs[lease.batch].outputs, verdict.count), give_back=give_back
+            )
         if verdict.word == "stale":
             log.warning("range.lost", batch=lease.batch, range=range_text(lease.batch, lease.first, lease.count))
             return None
@@ -175,7 +179,7 @@ class Slot:
             self._number = self._persist(lambda: workers.slot_number(self._connection, self._name))
         return self._number
 
-    def _publish(self, tokens: tuple[str, ...] | list[str]) -> None:
+    def _publish(self, tokens: tuple[str, ...]) -> None:
         """Publish the tickets of these ranges; what fails here is owed, and the housekeeper pays."""
         try:
             found = [ranges.lookup(self._connection, token) for token in tokens]

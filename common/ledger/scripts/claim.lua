@@ -3,7 +3,8 @@
 -- of the slots is served. Its own range is preferred, so that with one batch the message tells the truth.
 -- KEYS  1 bs:waiting  2 bs:leases  3 bs:clock
 -- ARGV  1 batch and 2 token that the message names  3 worker  4 slot  5 lease, s  6 slice, s  7 most jobs (0: no limit)
--- returns {'leased', token, batch, first, count, crashes, token of the rest or ''}, or {'stale'} when nothing waits
+-- returns {'leased', token, batch, first, count, crashes, token…}: the further tokens are parts that were cut off and are to
+--         be published; or {'stale'} when nothing waits
 local least = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if #least == 0 then return {'stale'} end
 local id = least[1]
@@ -15,16 +16,21 @@ redis.call('SET', KEYS[3], least[2])
 take(id, token)
 local range = redis.call('HMGET', range_key(token), 'first', 'count', 'crashes')
 local first, count, crashes = tonumber(range[1]), tonumber(range[2]), range[3]
-local most, rest = tonumber(ARGV[7]), ''
-if most > 0 and count > most then
-  rest = offer(id, first + most, count - most, 0)
-  count = most
-end
-redis.call('HSET', range_key(token), 'count', count, 'worker', ARGV[3], 'slot', ARGV[4])
+local reply = {'leased', token, id, first, count, crashes}
 redis.call('ZADD', KEYS[2], text(now() + tonumber(ARGV[5])), token)
+local most, idle = tonumber(ARGV[7]), idle_slots()
+if most > 0 and count > most then
+  reply[#reply + 1] = offer(id, first + most, count - most, 0)
+  count = most
+elseif idle > 0 and count > 1 then
+  -- This slot might be at its first job for an hour: what others could run meanwhile is offered now.
+  count = share(id, first, count, math.min(idle + 1, count), reply)
+end
+reply[5] = count
+redis.call('HSET', range_key(token), 'count', count, 'worker', ARGV[3], 'slot', ARGV[4], 'since', text(now()))
 local batch = batch_key(id)
 redis.call('HINCRBY', batch, 'PENDING', -1)
 redis.call('HINCRBY', batch, 'RUNNING', 1)
 redis.call('HSETNX', batch, 'started', text(now()))
 charge(id, tonumber(ARGV[6]))
-return {'leased', token, id, first, count, crashes, rest}
+return reply

@@ -1,10 +1,11 @@
 -- commit: range leased -> leased (shorter) | waiting again under a new token | gone; its jobs PENDING/RUNNING -> terminal
 -- The one place where a result becomes true: records, counters and statistics move together, once.
--- KEYS  1 bs:leases  2 batch  3 range  4 statistics  5 failures  6 bs:waiting  7 bs:slots  8… table segments
+-- KEYS  1 bs:leases  2 batch  3 range  4 statistics  5 failures  6 bs:waiting  7… table segments
 -- ARGV  1 token  2 first job of the slice  3 jobs done  4 seconds used  5 slice, s  6 lease, s  7 '1' to give the rest back
 --       8 JSON {state: jobs}  9 JSON {output: [n, mean, m2, min, max]}  10 JSON {index: error}  11 most failures kept
 --       12… offset in the segment, records; one pair for each segment
 -- returns {'stale'} when the lease is gone: nothing was written
+--         {'shrunk', 0, first, count} when the range has only `count` jobs now: nothing was written, commit only those
 --         {verdict, ended, first, count, token…}: verdict 'continue' (go on with first, count), 'released' (rest waits) or
 --         'done'; ended 1 when this was the batch's last job; the tokens are ranges to publish
 local token, done = ARGV[1], tonumber(ARGV[3])
@@ -13,9 +14,11 @@ if not range[1] or not redis.call('ZSCORE', KEYS[1], token) then return {'stale'
 local id, first, count = range[1], tonumber(range[2]), tonumber(range[3])
 -- The answer to the first try of this very commit was lost on the way: it is done, only say so.
 if first ~= tonumber(ARGV[2]) then return {'continue', 0, first, count} end
+-- The end of the range was given to an idle slot meanwhile: those jobs are its, their files are the same bytes.
+if done > count then return {'shrunk', 0, first, count} end
 
 for i = 12, #ARGV, 2 do
-  redis.call('SETRANGE', KEYS[8 + (i - 12) / 2], ARGV[i], ARGV[i + 1])
+  redis.call('SETRANGE', KEYS[7 + (i - 12) / 2], ARGV[i], ARGV[i + 1])
 end
 for state, jobs in pairs(cjson.decode(ARGV[8])) do redis.call('HINCRBY', KEYS[2], state, jobs) end
 for output, new in pairs(cjson.decode(ARGV[9])) do
@@ -58,20 +61,12 @@ if ARGV[7] == '1' or other_first then
   return {'released', 0, 0, 0, offer(id, first, count, crashes)}
 end
 
-local reply = {'continue', 0, first, count}
-local idle = tonumber(redis.call('GET', KEYS[7]) or '0') - redis.call('ZCARD', KEYS[1])
-if #least == 0 and idle > 0 and count > 1 then
-  -- Nothing waits and slots are idle: share what is left with them, in equal parts.
-  local parts = math.min(idle + 1, count)
-  local keep = math.ceil(count / parts)
-  for part = 1, parts - 1 do
-    local low, high = keep + math.floor((count - keep) * (part - 1) / (parts - 1)), keep + math.floor((count - keep) * part / (parts - 1))
-    if high > low then reply[#reply + 1] = offer(id, first + low, high - low, 0) end
-  end
-  count = keep
+local reply, idle = {'continue', 0, first, count}, idle_slots()
+if idle > 0 and count > 1 then
+  count = share(id, first, count, math.min(idle + 1, count), reply)
   reply[4] = count
 end
-redis.call('HSET', KEYS[3], 'first', first, 'count', count, 'crashes', crashes)
+redis.call('HSET', KEYS[3], 'first', first, 'count', count, 'crashes', crashes, 'since', text(now()))
 redis.call('ZADD', KEYS[1], text(now() + tonumber(ARGV[6])), token)
 charge(id, tonumber(ARGV[5]))
 return reply

@@ -51,6 +51,27 @@ local function take(id, token)
   return true
 end
 
+-- How many slots have nothing to do and nothing to take; 0 while a range waits, for then a ticket is on its way.
+local function idle_slots()
+  if redis.call('ZCARD', P .. 'waiting') > 0 then return 0 end
+  return math.max(0, tonumber(redis.call('GET', P .. 'slots') or '0') - redis.call('ZCARD', P .. 'leases'))
+end
+
+-- Cuts [first, first + count) into `parts` of nearly equal size: the first is kept, the others are offered.
+-- Returns the size of the kept part; appends the tokens of the others to `tokens`.
+local function share(id, first, count, parts, tokens)
+  local low = math.ceil(count / parts)
+  local keep = low
+  for part = 2, parts do
+    local high = math.floor(count * part / parts)
+    if high > low then
+      tokens[#tokens + 1] = offer(id, first + low, high - low, 0)
+      low = high
+    end
+  end
+  return keep
+end
+
 -- Closes the batch when its last job has ended; returns 1 then, else 0.
 local function close_if_ended(id)
   local key = batch_key(id)

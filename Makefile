@@ -12,7 +12,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 READY := .venv/.ready
 TEST_READY := .venv/.test-ready
 
-.PHONY: help setup run serve test check lint types unit containers bench up down logs ps lock clean
+.PHONY: help setup run serve doctor test check lint types unit containers bench up down logs ps lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,11 +32,14 @@ $(TEST_READY): requirements/test.txt $(READY)
 
 setup: $(READY)  ## make .venv with the pinned, hashed requirements
 
-run: $(READY)  ## run NUM_JOBS jobs here, then exit [NUM_JOBS=5 WORKERS=cores SEED=random OUTPUT_DIR=outputs]
-	@.venv/bin/batchsim run
+run: $(READY)  ## run NUM_JOBS jobs here, then exit [NUM_JOBS=5 WORKERS=cores SEED=random OUTPUT_DIR=outputs RESUME=]
+	@.venv/bin/batchsim run $(if $(RESUME),--resume)
 
 serve: $(READY)  ## API, page, workers and Flower here, until Ctrl-C [API_PORT=8080]
 	@.venv/bin/batchsim serve
+
+doctor: $(READY)  ## look for violated promises in outputs/ [REDIS_URL= for the ledger, too]
+	@.venv/bin/batchsim doctor
 
 test: $(TEST_READY)  ## all tests that this machine can run
 	@.venv/bin/python -m pytest

@@ -49,6 +49,8 @@ class BatchSpec:
     simulation: str = "random_numbers"
     # The start-up batch writes to outputs/ itself, as the original did; any other to outputs/<id>/.
     startup: bool = False
+    # Which submit made it; a start-up batch is recognised by it even when Redis has forgotten everything.
+    key: str = ""
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def to_json(self) -> str:

@@ -7,6 +7,7 @@ worker that was away and still believes in the old batch then cannot put anythin
 
 import csv
 import ctypes
+import fcntl
 import io
 import json
 import os
@@ -14,13 +15,15 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from common.batch import BatchSpec
-from common.errors import NotFound, StorageUnavailable
+from common.errors import Conflict, NotFound, StorageUnavailable
 
 SPEC_NAME = "batch.json"
+SUMMARY_NAME = "summary.json"
 JOB_NAME = re.compile(r"job_([1-9][0-9]{0,8})\.csv")
 # What belongs to a start-up batch in outputs/ itself.
 _OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|summary\.json")
@@ -34,6 +37,14 @@ def job_name(index: int) -> str:
 def directory(root: Path, spec: BatchSpec) -> Path:
     """Where the batch's files lie."""
     return root if spec.startup else root / str(spec.id)
+
+
+def locate(root: Path, spec: BatchSpec) -> Path:
+    """Where the batch's files lie now: those of an older start-up batch have been moved to ``root/<id>/``."""
+    if spec.startup:
+        owner = read_spec(root)
+        return root if owner is not None and owner.id == spec.id else root / str(spec.id)
+    return directory(root, spec)
 
 
 def staging(root: Path, spec: BatchSpec) -> Path:
@@ -58,6 +69,12 @@ def prepare(root: Path, spec: BatchSpec) -> None:
 def remove_staging(root: Path, spec: BatchSpec) -> None:
     """Close the batch's directory for writers; done already is fine."""
     shutil.rmtree(staging(root, spec), ignore_errors=True)
+
+
+def discard(root: Path, spec: BatchSpec) -> None:
+    """Remove the directory of a batch that was prepared and not accepted."""
+    if not spec.startup:
+        shutil.rmtree(directory(root, spec), ignore_errors=True)
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -143,6 +160,28 @@ def find_job_file(place: Path, name: str) -> Path:
     if not JOB_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
         raise NotFound(f"There is no file {name!r}; the files are named job_<index>.csv.", field="name")
     return path
+
+
+@contextmanager
+def exclusive(root: Path, name: str = ".submit.lock") -> Iterator[int]:
+    """Hold a lock file of the outputs directory; gives its descriptor.
+
+    Raises :class:`Conflict` when another process on this machine holds it. The kernel drops it when its holder dies.
+    """
+    try:
+        descriptor = os.open(root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StorageUnavailable(f"{root} cannot be written: {error.strerror}", field="OUTPUT_DIR") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Conflict(
+                f"{root} is in use by another run of hpc-batch-sim; end it, or choose another OUTPUT_DIR."
+            ) from error
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class RowFormat:

@@ -1,4 +1,4 @@
-"""The Celery app, its settings, and the one message that travels: a ticket for a range."""
+"""The Celery app, its settings, and the messages that travel: tickets for ranges, and "write the results"."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +10,7 @@ from common.ledger.ranges import Ticket
 
 QUEUE = "batchsim"
 RUN_RANGE = "batchsim.run_range"
+FINISH = "batchsim.finish"
 
 
 def make_app(broker_url: str) -> Celery:
@@ -68,6 +69,11 @@ def publish(app: Celery, tickets: Iterable[Ticket], producer: Any = None) -> int
             )
             sent += 1
     return sent
+
+
+def publish_finish(app: Celery, batch: int) -> None:
+    """Ask a worker to write the batch's results files. Raises kombu's OperationalError."""
+    app.send_task(FINISH, args=(batch,), argsrepr=f"{batch}", kwargsrepr="", ignore_result=True)
 
 
 def _celery_url(url: str) -> str:

@@ -4,19 +4,15 @@ In this order nothing can be lost: a crash before the ledger leaves a directory 
 after it leaves ranges without messages, which the housekeeper publishes.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from common import outputs, queue
+from common import outputs, queue, recovery
 from common.batch import BatchSpec, check_size
-from common.errors import Conflict, StorageUnavailable
+from common.errors import Conflict, InvalidInput
 from common.ledger import Connection, batches
 from common.ledger.batches import BatchView
 from common.ledger.ranges import Ticket
@@ -29,10 +25,12 @@ log = structlog.get_logger()
 class Submitter:
     """Submits batches to one ledger, queue and outputs directory."""
 
-    def __init__(self, connection: Connection, app: Celery, root: Path) -> None:
+    def __init__(self, connection: Connection, app: Celery, root: Path, *, slots: int = 0) -> None:
         self._connection = connection
         self._app = app
         self._root = root
+        # How many slots will work on the batches; 0: as many as are alive at that moment.
+        self._slots = slots
 
     def submit(
         self, jobs: int, seed: int | None = None, *, startup: bool = False, idempotency_key: str = "",
@@ -44,21 +42,32 @@ class Submitter:
         """
         check_size(jobs, seed)
         if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
-            return batches.view(self._connection, known).spec
+            return self._known(known, jobs, seed)
         batch_id = batches.new_id(self._connection, outputs.highest_id(self._root))
-        spec = BatchSpec(batch_id, jobs, draw_seed() if seed is None else seed, startup=startup)
+        spec = BatchSpec(batch_id, jobs, draw_seed() if seed is None else seed, startup=startup, key=idempotency_key)
         outputs.prepare(self._root, spec)
         accepted, ranges = batches.submit(
-            self._connection, spec, idempotency_key=idempotency_key, key_seconds=key_seconds
+            self._connection, spec, idempotency_key=idempotency_key, key_seconds=key_seconds, slots=self._slots
         )
         if accepted != spec.id:
-            return batches.view(self._connection, accepted).spec
+            # Another request with the same key was faster: what was prepared for this one is no batch.
+            outputs.discard(self._root, spec)
+            return self._known(accepted, jobs, seed)
         try:
             queue.publish(self._app, [Ticket(accepted, *span) for span in ranges])
         except OperationalError as error:
             # The batch is accepted: what the ledger holds is published by the housekeeper.
             log.warning("publish.failed", batch=accepted, error=str(error))
         log.info("batch.submitted", batch=accepted, jobs=jobs, seed=spec.seed)
+        return spec
+
+    def _known(self, batch_id: int, jobs: int, seed: int | None) -> BatchSpec:
+        spec = batches.view(self._connection, batch_id).spec
+        if spec.jobs != jobs or seed not in (None, spec.seed):
+            raise Conflict(
+                f"This Idempotency-Key belongs to batch {spec.id}, which has other jobs or another seed.",
+                field="Idempotency-Key",
+            )
         return spec
 
     def start_up(self, settings: Settings, key: str) -> BatchSpec:
@@ -71,7 +80,12 @@ class Submitter:
         known = batches.known_submit(self._connection, key)
         if known:
             return batches.view(self._connection, known).spec
-        with exclusive(self._root):
+        with outputs.exclusive(self._root):
+            own = outputs.read_spec(self._root)
+            if own is not None and own.key == key:
+                # Redis has forgotten it, the volume has not.
+                recovery.rebuild(self._connection, self._app, self._root, own)
+                return own
             current = self.current()
             if current and not current.ended:
                 if current.spec.jobs == settings.num_jobs and settings.seed in (None, current.spec.seed):
@@ -83,9 +97,23 @@ class Submitter:
             self._archive()
             return self.submit(settings.num_jobs, settings.seed, startup=True, idempotency_key=key, key_seconds=0)
 
+    def resume(self) -> BatchSpec:
+        """Go on with the start-up batch that ``batch.json`` describes: what is there is kept, what is missing runs.
+
+        Raises :class:`InvalidInput` when there is none.
+        """
+        with outputs.exclusive(self._root):
+            own = outputs.read_spec(self._root)
+            if own is None:
+                raise InvalidInput(
+                    f"There is nothing to resume: {self._root}/ has no {outputs.SPEC_NAME}", field="resume"
+                )
+            recovery.rebuild(self._connection, self._app, self._root, own)
+            return own
+
     def rerun(self) -> BatchSpec:
         """Run the start-up batch again with a new seed. Raises :class:`Conflict` while it still runs."""
-        with exclusive(self._root):
+        with outputs.exclusive(self._root):
             current = self.current()
             if current is None:
                 raise Conflict("There is no start-up batch yet; try again when GET /jobs lists its jobs.")
@@ -106,25 +134,3 @@ class Submitter:
         moved = outputs.archive_startup(self._root)
         if moved:
             log.info("startup.archived", batch=moved[0], files=moved[1], to=str(self._root / str(moved[0])))
-
-
-@contextmanager
-def exclusive(root: Path, name: str = ".submit.lock") -> Iterator[int]:
-    """Hold a lock file of the outputs directory; gives its descriptor.
-
-    Raises :class:`Conflict` when another process on this machine holds it. The kernel drops it when its holder dies.
-    """
-    try:
-        descriptor = os.open(root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise StorageUnavailable(f"{root} cannot be written: {error.strerror}", field="OUTPUT_DIR") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Conflict(
-                f"{root} is in use by another run of hpc-batch-sim; end it, or choose another OUTPUT_DIR."
-            ) from error
-        yield descriptor
-    finally:
-        os.close(descriptor)

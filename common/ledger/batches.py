@@ -1,28 +1,18 @@
 """Batches in the ledger: submit, look up, cancel."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.batch import BatchSpec, JobState, batch_state, initial_ranges
 from common.errors import NotFound
+from common.jobs import Jobs
 from common.ledger import keys
 from common.ledger.connection import Connection
 from common.ledger.table import record_dtype
-from common.simulations import random_numbers
+from common.statistics import Moments
 
 IDEMPOTENCY_SECONDS = 24 * 3600
-
-
-@dataclass(frozen=True)
-class OutputStatistics:
-    """Running statistics of one numeric output over the completed jobs."""
-
-    n: int
-    mean: float
-    m2: float
-    min: float
-    max: float
 
 
 @dataclass(frozen=True)
@@ -34,6 +24,7 @@ class BatchView:
     created: float
     started: float | None
     ended: float | None
+    finished: float | None
     crashes: int
 
     @property
@@ -56,6 +47,13 @@ def new_id(connection: Connection, floor: int = 0) -> int:
     return int(connection.command("INCR", keys.LAST_BATCH))
 
 
+def raise_last_id(connection: Connection, batch_id: int) -> None:
+    """See that no new batch gets the number of a rebuilt one."""
+    last = int(connection.command("GET", keys.LAST_BATCH) or 0)
+    if last < batch_id:
+        connection.command("INCRBY", keys.LAST_BATCH, batch_id - last)
+
+
 def submit(
     connection: Connection,
     spec: BatchSpec,
@@ -63,22 +61,28 @@ def submit(
     idempotency_key: str = "",
     key_seconds: int = IDEMPOTENCY_SECONDS,
     slots: int = 0,
+    completed: int = 0,
+    ranges: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[int, list[tuple[str, int, int]]]:
-    """Enter a batch with all its jobs PENDING, in one step.
+    """Enter a batch, in one step.
 
     Returns its id and the ranges to publish as ``(token, first, count)``; with an idempotency key that has a batch
     already, that batch's id and no ranges. The key is kept for ``key_seconds``; 0: for ever.
-    ``slots`` is how many slots will work on it; 0: as many as there are now.
+    ``slots`` is how many slots will work on it; 0: as many as there are now. A batch that is rebuilt has ``completed``
+    jobs whose records are in the table already, and ``ranges`` of the others. A batch that exists is left as it is.
     """
-    ranges = initial_ranges(spec.jobs, slots or int(connection.command("GET", keys.SLOTS) or 0))
+    if ranges is None:
+        ranges = initial_ranges(spec.jobs, slots or int(connection.command("GET", keys.SLOTS) or 0))
     arguments: list[object] = [spec.id, spec.to_json(), spec.jobs, secrets.token_hex(4), int(spec.startup)]
-    arguments += [key_seconds, record_dtype(random_numbers.OUTPUTS).itemsize]
+    arguments += [key_seconds, record_dtype(Jobs.outputs).itemsize, completed]
     for first, count in ranges:
         arguments += [first, count]
     slot = keys.idempotency(idempotency_key) if idempotency_key else ""
     reply = connection.run("submit", [keys.batch(spec.id), keys.BATCHES, keys.ACTIVE, keys.STARTUP, slot], arguments)
     if reply[0] == b"known":
         return int(reply[1]), []
+    if reply[0] == b"exists":
+        return spec.id, []
     tokens = [token.decode() for token in reply[1:]]
     return spec.id, [(token, *span) for token, span in zip(tokens, ranges, strict=True)]
 
@@ -103,8 +107,10 @@ def startup_id(connection: Connection) -> int | None:
 def view(connection: Connection, batch_id: int) -> BatchView:
     """The batch now. Raises :class:`NotFound`."""
     names = [state.name for state in JobState]
-    fields = ["spec", "created", "started", "ended", "crashes", *names]
-    spec, created, started, ended, crashes, *counts = connection.command("HMGET", keys.batch(batch_id), *fields)
+    fields = ["spec", "created", "started", "ended", "finished", "crashes", *names]
+    spec, created, started, ended, finished, crashes, *counts = connection.command(
+        "HMGET", keys.batch(batch_id), *fields
+    )
     if spec is None:
         raise NotFound(f"There is no batch {batch_id}.", field="batch")
     return BatchView(
@@ -113,6 +119,7 @@ def view(connection: Connection, batch_id: int) -> BatchView:
         created=float(created),
         started=float(started) if started else None,
         ended=float(ended) if ended else None,
+        finished=float(finished) if finished else None,
         crashes=int(crashes or 0),
     )
 
@@ -127,15 +134,63 @@ def running_jobs(connection: Connection, batch_id: int) -> set[int]:
     return heads
 
 
-def statistics(connection: Connection, batch_id: int, outputs: Sequence[str]) -> dict[str, OutputStatistics]:
+def statistics(connection: Connection, batch_id: int, outputs: Sequence[str]) -> dict[str, Moments]:
     """Running statistics of the outputs; an output that no job has given yet is left out."""
     found = {}
     for output in outputs:
         fields = [f"{output}:{part}" for part in ("n", "mean", "m2", "min", "max")]
         n, *parts = connection.command("HMGET", keys.statistics(batch_id), *fields)
         if n is not None:
-            found[output] = OutputStatistics(int(float(n)), *(float(part) for part in parts))
+            found[output] = Moments(int(float(n)), *(float(part) for part in parts))
     return found
+
+
+def set_statistics(connection: Connection, batch_id: int, found: Mapping[str, Moments]) -> None:
+    """Write the statistics of a batch that is being rebuilt and not entered yet."""
+    for output, values in found.items():
+        pairs = [text for name, value in values._asdict().items() for text in (f"{output}:{name}", repr(value))]
+        connection.command("HSET", keys.statistics(batch_id), *pairs)
+
+
+def all_ids(connection: Connection) -> list[int]:
+    """Every batch, the newest first."""
+    return [int(batch_id) for batch_id in connection.command("ZREVRANGE", keys.BATCHES, 0, -1)]
+
+
+def finishing(connection: Connection) -> list[int]:
+    """Batches that have ended and whose results files are not written yet."""
+    return sorted(int(batch_id) for batch_id in connection.command("SMEMBERS", keys.FINISHING))
+
+
+def claim_finish(connection: Connection, batch_id: int, name: str, *, seconds: float) -> bool:
+    """Whether ``name`` is the one that writes the batch's results files, for the next ``seconds``."""
+    key, milliseconds = keys.finisher(batch_id), int(seconds * 1000)
+    if connection.command("SET", key, name, "NX", "PX", milliseconds):
+        return True
+    if connection.command("GET", key) == name.encode():
+        connection.command("PEXPIRE", key, milliseconds)
+        return True
+    return False
+
+
+def finished(connection: Connection, batch_id: int) -> bool:
+    """Note that the batch's results files are written; False if that was so before."""
+    return bool(connection.run("finished", [keys.FINISHING, keys.batch(batch_id)], [batch_id]))
+
+
+def finish_claimed(connection: Connection, batch_id: int) -> bool:
+    """Whether somebody writes the batch's results files just now."""
+    return bool(connection.command("EXISTS", keys.finisher(batch_id)))
+
+
+def is_marked(connection: Connection) -> bool:
+    """Whether this Redis has been in use; False when it is new or was emptied."""
+    return bool(connection.command("EXISTS", keys.MARKER))
+
+
+def mark(connection: Connection) -> None:
+    """Note that this Redis is in use."""
+    connection.command("SET", keys.MARKER, "1")
 
 
 def failures(connection: Connection, batch_id: int) -> dict[int, str]:

@@ -20,6 +20,10 @@ LEASES = PREFIX + "leases"
 BATCHES = PREFIX + "batches"
 # set of batch ids that have not ended. Written by submit, commit, reclaim and cancel.
 ACTIVE = PREFIX + "active"
+# set of batch ids that have ended and whose results files are not written yet. Written as ACTIVE, and by finished.lua.
+FINISHING = PREFIX + "finishing"
+# string: there since the ledger was first used; when it is missing, Redis has been emptied. Never expires.
+MARKER = PREFIX + "marker"
 # zset worker name → Redis time of its last heartbeat, s. Written by heartbeat.lua, which drops the silent.
 WORKERS = PREFIX + "workers"
 # hash worker name → JSON of what it said of itself at its last heartbeat. As WORKERS.
@@ -55,6 +59,11 @@ def statistics(batch_id: int) -> str:
 def failures(batch_id: int) -> str:
     """Hash job index → error text, bounded in number and length. Written by commit.lua and reclaim.lua."""
     return f"{PREFIX}batch:{batch_id}:failures"
+
+
+def finisher(batch_id: int) -> str:
+    """String: the process that writes the batch's results files. Expires by itself when that dies."""
+    return f"{PREFIX}batch:{batch_id}:finisher"
 
 
 def leased_range(token: str) -> str:

@@ -9,12 +9,10 @@ from common.batch import JobState
 from common.ledger import keys
 from common.ledger.connection import Connection
 from common.ledger.table import SEGMENT_JOBS, pieces
+from common.statistics import Moments
 
 MAX_CRASHES = 5
 MAX_FAILURES_KEPT = 1000
-
-# n, mean, sum of squared deviations from the mean, min, max
-Moments = tuple[int, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,15 @@ def lookup(connection: Connection, token: str) -> Ticket | None:
     """A range that has not been finished, by its token."""
     batch, first, count = connection.command("HMGET", keys.leased_range(token), "batch", "first", "count")
     return Ticket(int(batch), token, int(first), int(count)) if batch is not None else None
+
+
+def open_ranges(connection: Connection, batch_id: int) -> list[Ticket]:
+    """The batch's ranges that wait or are leased."""
+    tokens = connection.command("ZRANGE", keys.ranges(batch_id), 0, -1) + connection.command(
+        "ZRANGE", keys.LEASES, 0, -1
+    )
+    found = [lookup(connection, token.decode()) for token in tokens]
+    return [ticket for ticket in found if ticket is not None and ticket.batch == batch_id]
 
 
 def owed(connection: Connection, queue: str) -> tuple[int, int]:

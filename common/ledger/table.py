@@ -60,3 +60,9 @@ def read(connection: Connection, batch_id: int, first: int, count: int, dtype: n
         parts.append(raw.ljust(take * size, b"\0"))
         position, count = position + take, count - take
     return np.frombuffer(b"".join(parts), dtype=dtype)
+
+
+def write(connection: Connection, batch_id: int, first: int, records: bytes, size: int) -> None:
+    """Write records outside of a commit: only for a batch that is being rebuilt and not entered yet."""
+    for segment, offset, piece in pieces(first, records, size):
+        connection.command("SETRANGE", keys.table(batch_id, segment), offset, piece)

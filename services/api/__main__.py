@@ -7,7 +7,6 @@ import sys
 from common import logs, outputs, settings
 from common.errors import BatchSimError, SettingsError
 from common.settings import Settings
-from common.submission import exclusive
 from services.api.startup import submit_startup_batch
 
 GUNICORN_WORKERS = 2
@@ -52,7 +51,7 @@ def gunicorn_arguments(configured: Settings, workers: int) -> list[str]:
 
 def _start(configured: Settings) -> None:
     """Hold the outputs directory for as long as the API lives, and submit the start-up batch beside it."""
-    holder = exclusive(configured.output_dir, ".owner.lock")
+    holder = outputs.exclusive(configured.output_dir, ".owner.lock")
     descriptor = holder.__enter__()
     os.set_inheritable(descriptor, True)
     # A process of its own, so that it can wait for Redis without threads in what gunicorn forks from.

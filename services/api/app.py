@@ -7,7 +7,7 @@ from common import settings as settings_module
 from common.ledger import Connection
 from common.settings import Settings
 from common.submission import Submitter
-from services.api import files, health, jobs, page, problems, security
+from services.api import batches, files, health, jobs, page, problems, security
 from services.api.state import ApiState
 
 # Longer than a pause of Redis that a user would not notice, shorter than a user's patience.
@@ -27,6 +27,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["health"] = health.Health(configured)
     problems.register(app)
     security.register(app, configured.api_token.get_secret_value())
-    for module in (health, jobs, files, page):
+    for module in (health, jobs, batches, files, page):
         app.register_blueprint(module.blueprint)
     return app

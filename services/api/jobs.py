@@ -8,11 +8,11 @@ from flask.typing import ResponseReturnValue
 
 from common.batch import JobState
 from common.errors import InvalidInput
+from common.jobs import Jobs
 from common.ledger import batches, workers
 from common.ledger.batches import BatchView
 from common.ledger.table import read, record_dtype
 from common.outputs import job_name
-from common.simulations import random_numbers
 from services.api.state import ApiState, state
 
 blueprint = Blueprint("jobs", __name__)
@@ -65,9 +65,10 @@ def job_rows(api: ApiState, view: BatchView, offset: int, limit: int) -> Iterato
     size = min(limit, max(0, spec.jobs - offset))
     if not size:
         return
-    records = read(api.connection, spec.id, offset + 1, size, record_dtype(random_numbers.OUTPUTS))
+    records = read(api.connection, spec.id, offset + 1, size, record_dtype(Jobs.outputs))
     running = batches.running_jobs(api.connection, spec.id)
     slots = workers.slot_names(api.connection)
+    own = spec.startup and batches.startup_id(api.connection) == spec.id
     cancelled = bool(view.counters[JobState.CANCELLED])
     for index, record in enumerate(records, offset + 1):
         job = JobState(int(record["state"]))
@@ -78,9 +79,15 @@ def job_rows(api: ApiState, view: BatchView, offset: int, limit: int) -> Iterato
             row |= {"attempt": int(record["attempt"]), "slot": slots.get(int(record["slot"]))}
             row |= {"started": float(record["started"]), "elapsed_seconds": float(record["elapsed"])}
         if job is JobState.COMPLETED:
-            row |= {name: float(record[f"out:{name}"]) for name in random_numbers.OUTPUTS}
-            row["csv"] = url_for("files.startup_file", name=job_name(index))
+            row |= {name: float(record[f"out:{name}"]) for name in Jobs.outputs}
+            row["csv"] = _csv_url(view, index, own)
         yield row
+
+
+def _csv_url(view: BatchView, index: int, own: bool) -> str:
+    if own:
+        return url_for("files.startup_file", name=job_name(index))
+    return url_for("files.batch_file", batch=view.spec.id, name=job_name(index))
 
 
 def number(name: str, default: int, least: int, most: int) -> int:

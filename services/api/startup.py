@@ -8,6 +8,7 @@ import structlog
 from common import queue
 from common.errors import BatchSimError, InvalidInput
 from common.ledger import Connection
+from common.recovery import recover
 from common.settings import Settings
 from common.submission import Submitter
 
@@ -18,9 +19,11 @@ RETRY_SECONDS = 1.0
 
 def submit_startup_batch(settings: Settings) -> None:
     """Try until it is submitted. A container keeps its host name over a restart, and a new one has another."""
-    submitter = Submitter(Connection(settings.broker_url), queue.make_app(settings.broker_url), settings.output_dir)
+    connection, app = Connection(settings.broker_url), queue.make_app(settings.broker_url)
+    submitter = Submitter(connection, app, settings.output_dir)
     while True:
         try:
+            recover(connection, app, settings.output_dir)
             submitter.start_up(settings, socket.gethostname())
             return
         except InvalidInput:

@@ -88,10 +88,8 @@ def embedded(settings: Settings, show: Callable[[str], None], *, events: bool) -
 
 @contextmanager
 def _owner(root: Path) -> Iterator[None]:
-    from common.submission import exclusive
-
     try:
-        with exclusive(root, OWNER_LOCK):
+        with outputs.exclusive(root, OWNER_LOCK):
             yield
     except Conflict as error:
         raise SettingsError(f"OUTPUT_DIR={root}: {error.message}") from None

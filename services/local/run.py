@@ -11,10 +11,11 @@ from services.local.supervisor import ProcessDied
 EXIT_FAILED = 1
 
 
-def run(settings: Settings) -> int:
-    """Run the start-up batch and print a summary; returns the exit code: 0 when every job completed.
+def run(settings: Settings, *, resume: bool = False) -> int:
+    """Run the start-up batch, or with ``resume`` what is missing of the last one, and print a summary.
 
-    Raises :class:`common.errors.SettingsError` before anything was started.
+    Returns the exit code: 0 when every job completed. Raises :class:`common.errors.SettingsError`
+    before anything was started.
     """
     begin = time.monotonic()
     if settings.num_jobs > INITIAL_RANGES and "log_level" not in settings.model_fields_set:
@@ -26,7 +27,7 @@ def run(settings: Settings) -> int:
             # Only now, while the worker starts on another core: these imports take as long as the worker's.
             from services.local.watch import Watch
 
-            return Watch(running, relay, begin).finish()
+            return Watch(running, relay, begin, resume=resume).finish()
     except ProcessDied as error:
         print(f"batchsim: {error.message}", file=sys.stderr)  # noqa: T201 - a command's answer
         return EXIT_FAILED

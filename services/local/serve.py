@@ -60,15 +60,18 @@ def _announce(settings: Settings, generated_password: str) -> None:
 def _submit_and_watch(running: Embedded) -> None:
     from common import queue
     from common.ledger import Connection
+    from common.recovery import recover
     from common.submission import Submitter
 
     settings = running.settings
-    submitter = Submitter(Connection(settings.broker_url), queue.make_app(settings.broker_url), settings.output_dir)
+    connection, app = Connection(settings.broker_url), queue.make_app(settings.broker_url)
+    submitter = Submitter(connection, app, settings.output_dir, slots=settings.workers)
     key, submitted = f"serve-{time.time_ns()}", False
     while True:
         running.supervisor.watch()
         if not submitted:
             try:
+                recover(connection, app, settings.output_dir)
                 submitter.start_up(settings, key)
                 submitted = True
             except BatchSimError as error:

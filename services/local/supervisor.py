@@ -86,21 +86,23 @@ class Supervisor:
             self._end(part, time.monotonic() + patience_seconds)
 
     def stop(self, *, patience_seconds: float) -> None:
-        """End all parts within the time and remove the directory.
+        """End all parts within the time, without a word if there is none, and remove the directory.
 
         The last started is ended first, so the server, started first, still hears what the others commit.
         """
         deadline = time.monotonic() + patience_seconds
-        for part in reversed(self._parts[1:]):
+        for part in reversed(self._parts[1:]) if patience_seconds else ():
             _signal_group(part.process, signal.SIGTERM)
         for part in list(reversed(self._parts)):
             self._end(part, deadline)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _end(self, part: Part, deadline: float) -> None:
-        _signal_group(part.process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            part.process.wait(max(0.0, deadline - time.monotonic()))
+        left = deadline - time.monotonic()
+        if left > 0:
+            _signal_group(part.process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                part.process.wait(left)
         _signal_group(part.process, signal.SIGKILL)
         part.process.wait()
         self._parts.remove(part)

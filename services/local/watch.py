@@ -8,9 +8,9 @@ from rich.table import Table
 from common import logs, queue
 from common.batch import BatchSpec, JobState
 from common.errors import BatchSimError
+from common.jobs import Jobs
 from common.ledger import Connection, batches
 from common.ledger.batches import BatchView
-from common.simulations import random_numbers
 from common.submission import Submitter
 from services.local.embedded import Embedded, Terminated
 from services.local.progress import make_progress
@@ -28,7 +28,8 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 class Watch:
     """One batch of one ``batchsim run``."""
 
-    def __init__(self, running: Embedded, relay: Relay, begin: float) -> None:
+    def __init__(self, running: Embedded, relay: Relay, begin: float, *, resume: bool) -> None:
+        self._resume = resume
         self._settings = running.settings
         self._supervisor = running.supervisor
         self._private = running.private
@@ -36,7 +37,7 @@ class Watch:
         logs.configure(self._settings, "run")
         self._connection = Connection(self._settings.broker_url)
         app = queue.make_app(self._settings.broker_url)
-        self._submitter = Submitter(self._connection, app, self._settings.output_dir)
+        self._submitter = Submitter(self._connection, app, self._settings.output_dir, slots=self._settings.workers)
         self._progress = make_progress(self._settings.num_jobs)
         relay.attach(self._progress.show)
 
@@ -44,7 +45,10 @@ class Watch:
         """Submit, wait, print the summary; returns the exit code."""
         spec: BatchSpec | None = None
         try:
-            spec = self._submitter.start_up(self._settings, f"run-{time.time_ns()}")
+            if self._private:
+                # A new server, but not one that has forgotten anything: older batches are not to be rebuilt.
+                batches.mark(self._connection)
+            spec = self._submit()
             self._progress.show(
                 f"Batch {spec.id}: {spec.jobs:,} jobs, {self._settings.workers} slots, seed {spec.seed}"
             )
@@ -60,6 +64,11 @@ class Watch:
             self._print_interrupted(spec)
             return EXIT_TERMINATED
 
+    def _submit(self) -> BatchSpec:
+        if self._resume:
+            return self._submitter.resume()
+        return self._submitter.start_up(self._settings, f"run-{time.time_ns()}")
+
     def _wait(self, batch: int) -> BatchView:
         pause = FIRST_POLL_SECONDS
         while True:
@@ -67,7 +76,7 @@ class Watch:
             try:
                 view = batches.view(self._connection, batch)
                 self._progress.update(view)
-                if view.ended:
+                if view.finished:
                     return view
             except BatchSimError as error:
                 if not error.retryable:
@@ -77,9 +86,8 @@ class Watch:
 
     def _print_summary(self, view: BatchView) -> None:
         assert view.ended
-        assert view.started
-        found = batches.statistics(self._connection, view.spec.id, random_numbers.OUTPUTS)
-        seconds = max(view.ended - view.started, 1e-6)
+        found = batches.statistics(self._connection, view.spec.id, Jobs.outputs)
+        seconds = max(view.ended - (view.started or view.created), 1e-6)
         table = Table(show_header=False, title=f"Batch {view.spec.id}: {view.state}", title_justify="left")
         for job, count in view.counters.items():
             if count:
@@ -89,7 +97,8 @@ class Watch:
         table.add_row("wall time", f"{time.monotonic() - self._begin:.2f} s, jobs {seconds:.2f} s")
         table.add_row("speed", f"{view.done / seconds:,.0f} jobs/s on {self._settings.workers} slots")
         table.add_row("seed", str(view.spec.seed))
-        table.add_row("files", f"{self._settings.output_dir}/job_1.csv … job_{view.spec.jobs}.csv")
+        files = f"{self._settings.output_dir}/job_1.csv … job_{view.spec.jobs}.csv, results.csv, results.parquet"
+        table.add_row("files", files)
         Console().print(table)
         for index, text in sorted(batches.failures(self._connection, view.spec.id).items())[:3]:
             self._progress.show(f"job {index} failed: {text.strip().splitlines()[-1]}")
@@ -107,5 +116,5 @@ class Watch:
             count = "some jobs are done"
         self._progress.show(
             f"Interrupted: {count}; their CSVs stay in {self._settings.output_dir}/. "
-            f"The same batch, the same numbers, from its start: make run NUM_JOBS={spec.jobs} SEED={spec.seed}"
+            "To go on with the rest: make run RESUME=1 (or batchsim run --resume)"
         )

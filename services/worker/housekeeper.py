@@ -11,7 +11,7 @@ from celery import Celery
 
 from common import queue
 from common.batch import range_text
-from common.ledger import Connection, ranges, workers
+from common.ledger import Connection, batches, ranges, workers
 from common.ledger.ranges import Ticket
 
 log = structlog.get_logger()
@@ -19,6 +19,8 @@ log = structlog.get_logger()
 LOCK_SECONDS = 5.0
 # A gap in our own sweeps that means we were suspended or cut off.
 ABSENCE_SECONDS = 3.0
+# How long a batch that has ended may be without its results files before somebody is asked (again).
+FINISH_RETRY_SECONDS = 5.0
 
 
 class Housekeeper:
@@ -43,6 +45,7 @@ class Housekeeper:
         self._last_sweep = clock()
         self._patient_until = 0.0
         self._missing = 0
+        self._asked_to_finish = clock()
 
     def sweep(self) -> None:
         """One round. Raises BrokerUnavailable or kombu's OperationalError; the next round goes on from there."""
@@ -55,6 +58,7 @@ class Housekeeper:
             if now >= self._patient_until:
                 self._reclaim()
             self._share()
+            self._finish(now)
             self._publish_owed()
         else:
             self._missing = 0
@@ -65,6 +69,15 @@ class Housekeeper:
         for ticket in tickets:
             log.warning("range.reclaimed", range=range_text(ticket.batch, ticket.first, ticket.count))
         queue.publish(self._app, tickets)
+
+    def _finish(self, now: float) -> None:
+        """Have the results files written of batches that have ended and that nobody is writing."""
+        if now - self._asked_to_finish < FINISH_RETRY_SECONDS:
+            return
+        self._asked_to_finish = now
+        for batch in batches.finishing(self._connection):
+            if not batches.finish_claimed(self._connection, batch):
+                queue.publish_finish(self._app, batch)
 
     def _share(self) -> None:
         queue.publish(self._app, ranges.share(self._connection, slice_seconds=self._slice_seconds))

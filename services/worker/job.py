@@ -4,9 +4,8 @@ from pathlib import Path
 
 from common.batch import BatchSpec
 from common.errors import StorageUnavailable
-from common.outputs import JobWriter, RowFormat
-from common.seeds import Streams
-from common.simulations import random_numbers
+from common.jobs import Jobs
+from common.outputs import JobWriter
 
 
 class BatchJob:
@@ -15,12 +14,11 @@ class BatchJob:
     Raises :class:`StorageUnavailable` when the batch's directories are not there.
     """
 
-    outputs = random_numbers.OUTPUTS
+    outputs = Jobs.outputs
 
     def __init__(self, spec: BatchSpec, root: Path, slot: str, durability: str) -> None:
         self.spec = spec
-        self._streams = Streams(spec.seed)
-        self._format = RowFormat(random_numbers.COLUMNS)
+        self._result = Jobs(spec).result
         try:
             self._writer = JobWriter(root, spec, slot, durability)
         except OSError as error:
@@ -28,13 +26,12 @@ class BatchJob:
 
     def run(self, index: int) -> tuple[float, ...]:
         """Run job ``index`` and write its CSV; returns its numeric outputs."""
-        result = random_numbers.random_numbers(self._streams.generator(index))
-        data = self._format(result)
+        data, values = self._result(index)
         try:
             self._writer.write(index, data)
         except OSError as error:
             raise _unavailable(error) from error
-        return result[1:]
+        return values
 
     def sync(self) -> None:
         """Make what was written durable. Raises :class:`StorageUnavailable`."""

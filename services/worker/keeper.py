@@ -18,9 +18,10 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from common import queue
-from common.errors import BrokerUnavailable
+from common.errors import BatchSimError, BrokerUnavailable
 from common.ledger import Connection, ranges, workers
 from common.ledger.workers import HEARTBEAT_SECONDS, WorkerInfo
+from common.recovery import recover
 from common.settings import Settings
 from services.worker.board import Board
 from services.worker.housekeeper import Housekeeper
@@ -85,7 +86,7 @@ class Keeper:
         while not self._stopped.wait(ROUND_SECONDS):
             try:
                 self._round(time.monotonic())
-            except (BrokerUnavailable, OperationalError) as error:
+            except (BatchSimError, OperationalError) as error:
                 log.warning("keeper.round_failed", error=str(error))
 
     def _round(self, now: float) -> None:
@@ -100,6 +101,7 @@ class Keeper:
             self._beaten = now
         if self._drain_deadline is None:
             self._watch_loop(now)
+        recover(self._connection, self._app, self._settings.output_dir)
         self._housekeeper.sweep()
         self._write_status(now)
 

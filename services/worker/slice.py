@@ -12,8 +12,9 @@ import numpy as np
 
 from common.batch import JobState
 from common.errors import StorageUnavailable
-from common.ledger.ranges import Moments, Slice
+from common.ledger.ranges import Slice
 from common.ledger.table import record_dtype, record_packer
+from common.statistics import moments
 
 MAX_ERROR_CHARACTERS = 4000
 # getrusage gives bytes on macOS and kB elsewhere.
@@ -106,10 +107,3 @@ def _summary(
         records=raw,
         record_size=dtype.itemsize,
     )
-
-
-def moments(values: np.ndarray) -> Moments:
-    """Count, mean, sum of squared deviations, minimum and maximum, in two passes."""
-    mean = float(values.mean())
-    deviation = values - mean
-    return len(values), mean, float(deviation @ deviation), float(values.min()), float(values.max())

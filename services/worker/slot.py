@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from common import outputs, queue
 from common.batch import INITIAL_RANGES, BatchSpec, range_text
-from common.errors import BrokerUnavailable, StorageUnavailable
+from common.errors import BatchSimError, BrokerUnavailable, StorageUnavailable
 from common.ledger import Connection, batches, ranges, workers
 from common.ledger.ranges import Lease, Slice, Verdict
 from common.settings import Settings
@@ -124,12 +124,26 @@ class Slot:
         return None
 
     def _close_batch(self, batch: int) -> None:
-        """Every job has ended: nobody shall write into the batch's directory any more."""
+        """Every job has ended: let the results files be written."""
         job = self._jobs.get(batch)
         if job is not None:
-            outputs.remove_staging(self._settings.output_dir, job.spec)
             self._forget(batch)
         log.info("batch.ended", batch=batch)
+        try:
+            queue.publish_finish(self._app, batch)
+        except OperationalError as error:
+            log.warning("publish.failed", error=str(error))
+
+    def finish(self, batch: int) -> None:
+        """Write the results files of a batch that has ended; a failure is left to the housekeeper's next try."""
+        # Not at the top: a slot that never finishes a batch need not carry Arrow's 60 MB.
+        from services.worker.finish import finish
+
+        try:
+            if finish(self._connection, self._settings.output_dir, batch, self._name):
+                log.info("batch.finished", batch=batch)
+        except (BatchSimError, OSError) as error:
+            log.error("finish.failed", batch=batch, error=str(error))
 
     def _abandon(self, lease: Lease, done: Slice | None, reason: StorageUnavailable) -> None:
         """The volume refuses results: commit what is safely there, give the rest back, wait until it accepts again."""

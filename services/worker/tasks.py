@@ -9,7 +9,7 @@ from celery import current_app, shared_task
 from celery.signals import worker_process_init
 
 from common import logs, settings
-from common.queue import RUN_RANGE
+from common.queue import FINISH, RUN_RANGE
 from services.worker.board import Board
 from services.worker.slot import Slot
 
@@ -42,3 +42,9 @@ def open_slot(**_: Any) -> None:
 def run_range(batch: int, token: str) -> None:
     """Run the range that this ticket stands for."""
     _slot[0].serve(batch, token)
+
+
+@shared_task(name=FINISH, ignore_result=True)
+def finish(batch: int) -> None:
+    """Write the results files of a batch that has ended."""
+    _slot[0].finish(batch)

@@ -79,5 +79,6 @@ local function close_if_ended(id)
   if tonumber(open[1]) > 0 or tonumber(open[2]) > 0 then return 0 end
   if redis.call('SREM', P .. 'active', id) == 0 then return 0 end
   redis.call('HSET', key, 'ended', text(now()))
+  redis.call('SADD', P .. 'finishing', id)
   return 1
 end

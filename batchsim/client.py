@@ -1,0 +1,56 @@
+"""Talk to a server over HTTP."""
+
+import json
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from common.errors import BatchSimError, BrokerUnavailable, InvalidInput
+
+TIMEOUT_SECONDS = 10.0
+
+
+class Client:
+    """A server's API; errors come as the classes of :mod:`common.errors`."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidInput(f"--url={url}: must start with http:// or https://", field="url")
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def submit(self, jobs: int, seed: int | None = None, idempotency_key: str = "") -> dict[str, Any]:
+        """Submit a batch; returns ``{"id", "jobs", "seed", "url"}``."""
+        body = {"jobs": jobs} | ({} if seed is None else {"seed": seed})
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return self._call("POST", "/batches", body, headers)
+
+    def batch(self, batch_id: int) -> dict[str, Any]:
+        """A batch: its state, counters, progress and statistics."""
+        return self._call("GET", f"/batches/{batch_id}")
+
+    def _call(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(self._url + path, data, method=method)  # noqa: S310 - the scheme was checked
+        for name, value in {**self._headers, **(headers or {}), "Content-Type": "application/json"}.items():
+            request.add_header(name, value)
+        try:
+            with urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
+                found: dict[str, Any] = json.load(response)
+                return found
+        except HTTPError as error:
+            raise _problem(error) from None
+        except (URLError, TimeoutError) as error:
+            reason = getattr(error, "reason", error)
+            raise BrokerUnavailable(f"{self._url} does not answer: {reason}") from None
+
+
+def _problem(error: HTTPError) -> BatchSimError:
+    try:
+        detail = json.load(error).get("detail", error.reason)
+    except ValueError:
+        detail = error.reason
+    kind = InvalidInput if 400 <= error.code < 500 else BatchSimError
+    return kind(f"{error.code}: {detail}")

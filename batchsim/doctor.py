@@ -1,0 +1,46 @@
+"""``batchsim doctor``: every batch examined, with and without a ledger."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from common import outputs
+from common.audit import audit, verify
+from common.batch import BatchSpec
+from common.errors import NotFound
+from common.ledger import Connection, batches
+from common.settings import Settings
+
+
+def examine(settings: Settings, sample: int) -> Iterator[tuple[str, bool]]:
+    """One line per batch and per violated promise: (text, whether it is a problem).
+
+    With REDIS_URL the ledger is audited; a batch that only the volume knows is verified by running jobs again.
+    """
+    root = settings.output_dir
+    connection = Connection(settings.broker_url) if settings.redis_url else None
+    known = batches.all_ids(connection) if connection else []
+    for batch_id in known:
+        assert connection is not None
+        spec = batches.view(connection, batch_id).spec
+        problems = audit(connection, root, batch_id) + verify(root, spec, sample=sample)
+        yield from _report(spec, problems, "ledger, files, and a sample run again")
+    for spec in _on_volume(root):
+        if spec.id not in known:
+            yield from _report(spec, verify(root, spec, sample=sample), "a sample run again")
+    if not known and not any(True for _ in _on_volume(root)):
+        raise NotFound(f"There is no batch in {root}/.")
+
+
+def _report(spec: BatchSpec, problems: list[str], how: str) -> Iterator[tuple[str, bool]]:
+    for problem in problems:
+        yield f"batch {spec.id}: {problem}", True
+    if not problems:
+        yield f"batch {spec.id}: {spec.jobs:,} jobs, nothing wrong ({how})", False
+
+
+def _on_volume(root: Path) -> Iterator[BatchSpec]:
+    places = [root, *sorted((entry for entry in root.iterdir() if entry.name.isdecimal()), key=lambda e: int(e.name))]
+    for place in places if root.is_dir() else ():
+        spec = outputs.read_spec(place)
+        if spec is not None:
+            yield spec

@@ -1,0 +1,142 @@
+"""Look for violated promises: compare ledger, job table, counters, statistics and files; and run jobs again.
+
+:func:`audit` holds what the system says of a batch against everything else that it says of it. :func:`verify` holds it
+against the simulation itself. Neither changes anything.
+"""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from common import outputs
+from common.batch import BatchSpec, JobState
+from common.jobs import Jobs
+from common.ledger import Connection, batches, ranges, table
+from common.ledger.batches import BatchView
+from common.ledger.table import record_dtype
+from common.statistics import Moments, merge, moments
+
+CHUNK_JOBS = 2**16
+# Sums in another order differ in their last digits; statistics that differ more have counted something else.
+RELATIVE_TOLERANCE = 1e-9
+
+
+def audit(connection: Connection, root: Path, batch_id: int, *, files: bool = True) -> list[str]:
+    """Every violated promise of a batch, as a sentence; an empty list when there is none.
+
+    While a batch runs its state moves between two looks, so only an ended one gives a dependable answer. With ``files``
+    every CSV's numbers are compared with its record, which takes about 50 µs a job.
+    """
+    view = batches.view(connection, batch_id)
+    found: list[str] = []
+    seen: Counter[JobState] = Counter()
+    statistics: dict[str, Moments] = {}
+    for first, records in chunks(connection, view.spec):
+        seen.update({JobState(int(code)): int(count) for code, count in zip(*_unique(records), strict=True)})
+        good = records[records["state"] == JobState.COMPLETED]
+        for name in Jobs.outputs if len(good) else ():
+            statistics[name] = merge(statistics.get(name), moments(good[f"out:{name}"]))
+        if files:
+            found += _file_problems(outputs.locate(root, view.spec), first, records)
+    found += _counter_problems(view, seen)
+    found += _statistics_problems(batches.statistics(connection, batch_id, Jobs.outputs), statistics)
+    found += _range_problems(connection, view)
+    found += _end_problems(root, view)
+    return found
+
+
+def verify(root: Path, spec: BatchSpec, *, sample: int = 100, seed: int | None = None) -> list[str]:
+    """Run a random sample of a batch's completed jobs again and compare bytes; returns what differs."""
+    place, jobs = outputs.locate(root, spec), Jobs(spec)
+    chosen = random.Random(seed).sample(range(1, spec.jobs + 1), min(sample, spec.jobs))  # noqa: S311 - no secret
+    differing = []
+    for index in sorted(chosen):
+        path = place / outputs.job_name(index)
+        if path.exists() and path.read_bytes() != jobs.result(index)[0]:
+            differing.append(f"Job {spec.id}_{index} gives other bytes than its file {path} holds.")
+    return differing
+
+
+def chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.ndarray]]:
+    """The batch's job table in pieces: (first index, records)."""
+    dtype = record_dtype(Jobs.outputs)
+    for first in range(1, spec.jobs + 1, CHUNK_JOBS):
+        yield first, table.read(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
+
+
+def _unique(records: np.ndarray) -> tuple[list[int], list[int]]:
+    codes, counts = np.unique(records["state"], return_counts=True)
+    return codes.tolist(), counts.tolist()
+
+
+def _counter_problems(view: BatchView, seen: Counter[JobState]) -> Iterator[str]:
+    total = sum(view.counters.values())
+    if total != view.spec.jobs or min(view.counters.values()) < 0:
+        yield f"The counters add up to {total} jobs, but the batch has {view.spec.jobs}: {view.counters}."
+    for state in JobState:
+        if state.terminal and state is not JobState.CANCELLED and seen[state] != view.counters[state]:
+            yield f"{view.counters[state]} jobs are counted as {state.name}, but {seen[state]} records say so."
+    never = view.counters[JobState.PENDING] + view.counters[JobState.RUNNING] + view.counters[JobState.CANCELLED]
+    if seen[JobState.PENDING] + seen[JobState.CANCELLED] != never:
+        yield f"{never} jobs have not run by the counters, {seen[JobState.PENDING]} by the records."
+
+
+def _statistics_problems(said: dict[str, Moments], seen: dict[str, Moments]) -> Iterator[str]:
+    if said.keys() != seen.keys():
+        yield f"There are statistics of {sorted(said)}, but records of {sorted(seen)}."
+    for name in said.keys() & seen.keys():
+        for field, one, other in zip(Moments._fields, said[name], seen[name], strict=True):
+            if not math.isclose(one, other, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-9):
+                yield f"The {field} of {name} is {one} in the statistics and {other} in the records."
+
+
+def _range_problems(connection: Connection, view: BatchView) -> Iterator[str]:
+    """The open ranges cover exactly the jobs without a record, each once."""
+    open_jobs = view.counters[JobState.PENDING] + view.counters[JobState.RUNNING]
+    spans = sorted((ticket.first, ticket.count) for ticket in ranges.open_ranges(connection, view.spec.id))
+    if sum(count for _, count in spans) != open_jobs:
+        yield f"{open_jobs} jobs are open, but the ranges that wait or are leased have {sum(c for _, c in spans)}."
+    for (first, count), (following, _) in pairwise(spans):
+        if first + count > following:
+            yield f"Jobs {following} … {first + count - 1} are in two ranges."
+    dtype = record_dtype(Jobs.outputs)
+    for first, count in spans:
+        records = table.read(connection, view.spec.id, first, min(count, CHUNK_JOBS), dtype)
+        if (records["state"] != 0).any():
+            yield f"The open range {first} … {first + count - 1} has jobs that have ended."
+
+
+def _end_problems(root: Path, view: BatchView) -> Iterator[str]:
+    open_jobs = view.counters[JobState.PENDING] + view.counters[JobState.RUNNING]
+    if bool(view.ended) != (open_jobs == 0):
+        yield f"Batch {view.spec.id} has {open_jobs} open jobs, and its end is {view.ended}."
+    place = outputs.locate(root, view.spec)
+    if view.finished and not (place / outputs.SUMMARY_NAME).exists():
+        yield f"Batch {view.spec.id} is finished, but {place / outputs.SUMMARY_NAME} is missing."
+    if view.finished and (place / f".staging-{view.spec.id}").exists():
+        yield f"Batch {view.spec.id} is finished, but its staging directory is still there."
+
+
+def _file_problems(place: Path, first: int, records: np.ndarray) -> Iterator[str]:
+    for index, record in enumerate(records, first):
+        path = place / outputs.job_name(index)
+        if record["state"] == JobState.COMPLETED:
+            yield from _row_problems(path, record)
+        elif record["state"] != JobState.PENDING and path.exists():
+            yield f"Job {index} is {JobState(int(record['state'])).name}, but {path} exists."
+
+
+def _row_problems(path: Path, record: np.void) -> Iterator[str]:
+    try:
+        row = next(outputs.read_rows(path))
+        wrong = [name for name in Jobs.outputs if float(row[name]) != float(record[f"out:{name}"])]
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        yield f"{path} cannot be read: {error!r}."
+        return
+    for name in wrong:
+        yield f"{path} says {name} = {row[name]}, its record says {record[f'out:{name}']}."

@@ -1,0 +1,22 @@
+"""A batch's jobs as a pure function: index → CSV bytes and numeric outputs."""
+
+from common.batch import BatchSpec
+from common.outputs import RowFormat
+from common.seeds import Streams
+from common.simulations import random_numbers
+
+
+class Jobs:
+    """The jobs of one batch. The same specification and index give the same bytes, wherever and whenever."""
+
+    outputs = random_numbers.OUTPUTS
+
+    def __init__(self, spec: BatchSpec) -> None:
+        self.spec = spec
+        self._streams = Streams(spec.seed)
+        self._format = RowFormat(random_numbers.COLUMNS)
+
+    def result(self, index: int) -> tuple[bytes, tuple[float, ...]]:
+        """Run job ``index``; returns its CSV file's bytes and its numeric outputs."""
+        result = random_numbers.random_numbers(self._streams.generator(index))
+        return self._format(result), result[1:]

@@ -1,0 +1,7 @@
+-- finished: batch ended -> finished: its results files are written
+-- KEYS  1 bs:finishing  2 batch
+-- ARGV  1 id
+-- returns 1, or 0 when it was finished before
+if redis.call('SREM', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[2], 'finished', text(now()))
+return 1

@@ -1,0 +1,133 @@
+"""Rebuild batches from what lies on the volume, when Redis was emptied or a run was interrupted.
+
+``batch.json`` says what the batch is, the CSV files which of its jobs are done. What is there is kept, only what is
+missing runs again; the same seed gives it the same bytes as if nothing had happened.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import structlog
+from celery import Celery
+
+from common import outputs, queue
+from common.batch import BatchSpec, JobState
+from common.errors import Conflict
+from common.jobs import Jobs
+from common.ledger import Connection, batches, table
+from common.ledger.ranges import Ticket
+from common.ledger.table import record_dtype
+from common.statistics import Moments, merge, moments
+
+log = structlog.get_logger()
+
+# Jobs whose files are read at a time.
+CHUNK_JOBS = 2**16
+# Short runs of finished jobs between gaps are run again rather than kept as thousands of tiny ranges.
+MOST_RANGES = 4096
+
+
+def recover(connection: Connection, app: Celery, root: Path) -> int:
+    """If Redis is new or was emptied, rebuild the batches that the volume knows of; returns how many.
+
+    That is every batch without a ``summary.json``: the start-up batch that owns ``root``, and those in directories of
+    their own; not older start-up batches, which were ended on purpose. Called by all; a lock lets one do it.
+    """
+    if batches.is_marked(connection):
+        return 0
+    try:
+        with outputs.exclusive(root):
+            if batches.is_marked(connection):
+                return 0
+            found = list(_unfinished(root))
+            for place, spec in found:
+                rebuild(connection, app, place, spec)
+            batches.mark(connection)
+            return len(found)
+    except Conflict:
+        return 0
+
+
+def rebuild(connection: Connection, app: Celery, place: Path, spec: BatchSpec) -> int:
+    """Enter a batch from the files in ``place``; returns how many of its jobs were kept. A known one stays as it is."""
+    done = _finished_jobs(place, spec)
+    ranges = gaps(done)
+    kept = np.ones_like(done)
+    for first, count in ranges:
+        kept[first - 1 : first - 1 + count] = False
+    found: dict[str, Moments] = {}
+    for start in range(0, spec.jobs, CHUNK_JOBS):
+        _restore_chunk(connection, place, spec, start, kept[start : start + CHUNK_JOBS], found)
+    batches.set_statistics(connection, spec.id, found)
+    outputs.prepare(_root(place, spec), spec)
+    completed = int(kept.sum())
+    _, offered = batches.submit(
+        connection, spec, idempotency_key=spec.key, key_seconds=0, completed=completed, ranges=ranges
+    )
+    batches.raise_last_id(connection, spec.id)
+    queue.publish(app, [Ticket(spec.id, *span) for span in offered])
+    log.warning("batch.rebuilt", batch=spec.id, kept=completed, missing=spec.jobs - completed)
+    return completed
+
+
+def gaps(done: np.ndarray) -> list[tuple[int, int]]:
+    """The runs of jobs that are not done, as ``(first, count)``; at most ``MOST_RANGES``, the closest ones joined."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], ~done, [False])).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    if len(starts) > MOST_RANGES:
+        between = starts[1:] - ends[:-1]
+        cut = np.sort(np.argpartition(between, -(MOST_RANGES - 1))[-(MOST_RANGES - 1) :])
+        starts, ends = np.concatenate((starts[:1], starts[cut + 1])), np.concatenate((ends[cut], ends[-1:]))
+    return [(int(start) + 1, int(end - start)) for start, end in zip(starts, ends, strict=True)]
+
+
+def _unfinished(root: Path) -> Iterator[tuple[Path, BatchSpec]]:
+    own = outputs.read_spec(root)
+    if own is not None and not (root / outputs.SUMMARY_NAME).exists():
+        yield root, own
+    for place in sorted(root.iterdir()):
+        spec = outputs.read_spec(place) if place.name.isdecimal() else None
+        if spec is not None and not spec.startup and not (place / outputs.SUMMARY_NAME).exists():
+            yield place, spec
+
+
+def _finished_jobs(place: Path, spec: BatchSpec) -> np.ndarray:
+    done = np.zeros(spec.jobs, dtype=bool)
+    for entry in place.iterdir():
+        match = outputs.JOB_NAME.fullmatch(entry.name)
+        if match and int(match[1]) <= spec.jobs:
+            done[int(match[1]) - 1] = True
+    # A power cut can leave an empty or a torn file where nothing was synced: what cannot be read is not done.
+    for index in np.flatnonzero(done):
+        if _values(place, int(index) + 1, Jobs.outputs) is None:
+            done[index] = False
+    return done
+
+
+def _restore_chunk(
+    connection: Connection, place: Path, spec: BatchSpec, start: int, kept: np.ndarray, found: dict[str, Moments]
+) -> None:
+    records = np.zeros(len(kept), dtype=record_dtype(Jobs.outputs))
+    for position in np.flatnonzero(kept):
+        values = _values(place, start + int(position) + 1, Jobs.outputs)
+        assert values is not None
+        for name, value in zip(Jobs.outputs, values, strict=True):
+            records[position][f"out:{name}"] = value
+    records["state"][kept], records["attempt"][kept] = JobState.COMPLETED, 1
+    if kept.any():
+        table.write(connection, spec.id, start + 1, records.tobytes(), records.dtype.itemsize)
+        for name in Jobs.outputs:
+            found[name] = merge(found.get(name), moments(records[f"out:{name}"][kept]))
+
+
+def _values(place: Path, index: int, names: Sequence[str]) -> tuple[float, ...] | None:
+    try:
+        row = next(outputs.read_rows(place / outputs.job_name(index)))
+        return tuple(float(row[name]) for name in names)
+    except (OSError, ValueError, TypeError, KeyError, StopIteration):
+        return None
+
+
+def _root(place: Path, spec: BatchSpec) -> Path:
+    return place if spec.startup else place.parent

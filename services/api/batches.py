@@ -1,0 +1,124 @@
+"""Batches: submit one, list them, look at one and at its jobs."""
+
+from typing import Any
+
+from flask import Blueprint, request, url_for
+from flask.typing import ResponseReturnValue
+
+from common.batch import JobState
+from common.errors import InvalidInput
+from common.jobs import Jobs
+from common.ledger import batches
+from common.ledger.batches import BatchView
+from services.api.jobs import DEFAULT_LIMIT, MAX_LIMIT, job_rows, number
+from services.api.state import state
+
+blueprint = Blueprint("batches", __name__)
+
+FIELDS = ("jobs", "seed")
+
+
+@blueprint.post("/batches")
+def submit() -> ResponseReturnValue:
+    """Accept ``{"jobs": 1000, "seed": 42}``; with an ``Idempotency-Key`` header at most once. 202 with the id."""
+    body = _body()
+    key = request.headers.get("Idempotency-Key", "")
+    if len(key) > 200:
+        raise InvalidInput("Idempotency-Key is longer than 200 characters", field="Idempotency-Key")
+    jobs, seed = _integer(body, "jobs"), _integer(body, "seed")
+    if jobs is None:
+        raise InvalidInput('jobs is missing: send {"jobs": 1000}', field="jobs")
+    spec = state().submitter.submit(jobs, seed, idempotency_key=f"http:{key}" if key else "")
+    where = url_for("batches.show", batch=spec.id)
+    return {"id": spec.id, "jobs": spec.jobs, "seed": spec.seed, "url": where}, 202, {"Location": where}
+
+
+@blueprint.get("/batches")
+def index() -> ResponseReturnValue:
+    """A page of the batches, the newest first: ``?offset=0&limit=100``."""
+    offset, limit = number("offset", 0, 0, 10**9), number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    ids = batches.all_ids(state().connection)
+    page = [_brief(batches.view(state().connection, batch)) for batch in ids[offset : offset + limit]]
+    more = offset + limit < len(ids)
+    following = url_for("batches.index", offset=offset + limit, limit=limit) if more else None
+    return {"total": len(ids), "offset": offset, "limit": limit, "next": following, "batches": page}
+
+
+@blueprint.get("/batches/<int:batch>")
+def show(batch: int) -> ResponseReturnValue:
+    """A batch: specification, counters, progress, statistics of its outputs."""
+    view = batches.view(state().connection, batch)
+    found = batches.statistics(state().connection, batch, Jobs.outputs)
+    failures = batches.failures(state().connection, batch)
+    return {
+        **_brief(view),
+        "progress": view.done / view.spec.jobs,
+        "statistics": {
+            name: {
+                "n": values.n,
+                "mean": values.mean,
+                "standard_deviation": values.standard_deviation if values.n > 1 else None,
+                "min": values.min,
+                "max": values.max,
+            }
+            for name, values in found.items()
+        },
+        "crashes": view.crashes,
+        "failures": {str(job): text for job, text in sorted(failures.items())[:20]},
+    }
+
+
+@blueprint.get("/batches/<int:batch>/jobs")
+def jobs(batch: int) -> ResponseReturnValue:
+    """A page of a batch's jobs: ``?offset=0&limit=100``."""
+    offset, limit = number("offset", 0, 0, 10**9), number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    view = batches.view(state().connection, batch)
+    rows = list(job_rows(state(), view, offset, limit))
+    more = offset + limit < view.spec.jobs
+    following = url_for("batches.jobs", batch=batch, offset=offset + limit, limit=limit) if more else None
+    return {
+        "batch": batch,
+        "num_jobs": view.spec.jobs,
+        "offset": offset,
+        "limit": limit,
+        "next": following,
+        "jobs": rows,
+    }
+
+
+def _brief(view: BatchView) -> dict[str, Any]:
+    spec = view.spec
+    return {
+        "id": spec.id,
+        "state": view.state,
+        "jobs": spec.jobs,
+        "seed": spec.seed,
+        "simulation": spec.simulation,
+        "startup": spec.startup,
+        "counters": {job.name: view.counters[job] for job in JobState if view.counters[job]},
+        "done": view.done,
+        "created": view.created,
+        "started": view.started,
+        "ended": view.ended,
+        "finished": view.finished,
+    }
+
+
+def _body() -> dict[str, Any]:
+    body = request.get_json()
+    if not isinstance(body, dict):
+        raise InvalidInput('The body must be a JSON object such as {"jobs": 1000}', field="body")
+    unknown = sorted(set(body) - set(FIELDS))
+    if unknown:
+        raise InvalidInput(f"{unknown[0]} is not a field; there are {', '.join(FIELDS)}", field=unknown[0])
+    return body
+
+
+def _integer(body: dict[str, Any], name: str) -> int | None:
+    value = body.get(name)
+    if isinstance(value, float) and value.is_integer():
+        # JSON has one kind of number: 1000.0 is a thousand.
+        value = int(value)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise InvalidInput(f"{name} must be a whole number", field=name)
+    return value

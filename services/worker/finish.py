@@ -1,0 +1,111 @@
+"""Write a batch's results files once its last job has ended: streaming, in memory that does not grow with the batch."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from common import outputs
+from common.batch import BatchSpec, JobState
+from common.jobs import Jobs
+from common.ledger import Connection, batches, workers
+from common.ledger.batches import BatchView
+from common.ledger.table import read, record_dtype
+from common.statistics import Moments, merge, moments
+
+CHUNK_JOBS = 2**16
+CLAIM_SECONDS = 30.0
+
+
+def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool:
+    """Write ``results.csv``, ``results.parquet`` and, last, ``summary.json``; False when another process does it.
+
+    Raises OSError when the volume refuses; the housekeeper has it tried again.
+    """
+    view = batches.view(connection, batch_id)
+    if view.finished or not view.ended or not batches.claim_finish(connection, batch_id, name, seconds=CLAIM_SECONDS):
+        return False
+    place = outputs.locate(root, view.spec)
+    # In the staging directory, if it is still there: once the files of a batch are moved away, nothing new comes.
+    staged = place / f".staging-{batch_id}"
+    work = staged if staged.is_dir() else place
+    found = _write_tables(connection, view, work, name)
+    summary = json.dumps(_summary(view, found), indent=2) + "\n"
+    for file in ("results.csv", "results.parquet"):
+        (work / f".{file}.tmp").rename(place / file)
+    outputs.write_synced(place / outputs.SUMMARY_NAME, summary.encode())
+    outputs.remove_staging(root, view.spec)
+    return batches.finished(connection, batch_id)
+
+
+def _write_tables(connection: Connection, view: BatchView, work: Path, name: str) -> dict[str, Moments]:
+    found: dict[str, Moments] = {}
+    schema, plain = _schema(), pa.csv.WriteOptions(quoting_style="needed")
+    with (
+        pa.csv.CSVWriter(work / ".results.csv.tmp", schema, write_options=plain) as as_csv,
+        pa.parquet.ParquetWriter(work / ".results.parquet.tmp", schema) as as_parquet,
+    ):
+        for first, records in _chunks(connection, view.spec):
+            batches.claim_finish(connection, view.spec.id, name, seconds=CLAIM_SECONDS)
+            rows = _rows(view, first, records, workers.slot_names(connection))
+            as_csv.write_table(rows)
+            as_parquet.write_table(rows)
+            good = records[records["state"] == JobState.COMPLETED]
+            for output in Jobs.outputs if len(good) else ():
+                found[output] = merge(found.get(output), moments(good[f"out:{output}"]))
+    return found
+
+
+def _chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.ndarray]]:
+    dtype = record_dtype(Jobs.outputs)
+    for first in range(1, spec.jobs + 1, CHUNK_JOBS):
+        yield first, read(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
+
+
+def _schema() -> Any:
+    fields = [("index", pa.int64()), ("seed", pa.int64()), ("state", pa.string()), ("attempt", pa.uint8())]
+    fields += [("worker", pa.string()), ("started", pa.float64()), ("elapsed", pa.float32()), ("cpu", pa.float32())]
+    fields += [("max_rss_kb", pa.uint32()), ("exit", pa.int16()), ("signal", pa.uint16())]
+    return pa.schema(fields + [(name, pa.float64()) for name in Jobs.outputs])
+
+
+def _rows(view: BatchView, first: int, records: np.ndarray, slots: dict[int, str]) -> Any:
+    states = np.array([state.name for state in JobState])
+    # A job that never ran has no record: it was cancelled with its batch.
+    codes = np.where(records["state"] == 0, int(JobState.CANCELLED), records["state"])
+    names = pa.array([slots.get(number, "") for number in range(max(slots, default=0) + 1)])
+    columns: list[Any] = [
+        np.arange(first, first + len(records)),
+        np.full(len(records), view.spec.seed),
+        states[codes],
+        records["attempt"],
+        names.take(pa.array(np.minimum(records["slot"], len(names) - 1))),
+        *(records[name] for name in ("started", "elapsed", "cpu", "max_rss", "exit", "signal")),
+        *(np.where(codes == JobState.COMPLETED, records[f"out:{name}"], np.nan) for name in Jobs.outputs),
+    ]
+    return pa.table([pa.array(column) for column in columns], schema=_schema())
+
+
+def _summary(view: BatchView, found: dict[str, Moments]) -> dict[str, Any]:
+    spec = view.spec
+    return {
+        "batch": spec.id,
+        "simulation": spec.simulation,
+        "jobs": spec.jobs,
+        "seed": spec.seed,
+        "state": view.state,
+        "counters": {state.name: count for state, count in view.counters.items() if count},
+        "created": view.created,
+        "started": view.started,
+        "ended": view.ended,
+        "crashes": view.crashes,
+        "outputs": {
+            name: {**values._asdict(), "standard_deviation": values.standard_deviation if values.n > 1 else None}
+            for name, values in found.items()
+        },
+    }

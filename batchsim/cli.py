@@ -73,13 +73,16 @@ def server_options(function: F) -> F:
 @batchsim.command()
 @click.option("--jobs", type=int, required=True, help="number of jobs")
 @click.option("--seed", type=int, help="seed; without one a random one is drawn")
+@click.option("--job-seconds", type=float, default=0.0, help="time that each job waits first, s")
 @click.option("--idempotency-key", default="", help="the same key gives the same batch, however often it is sent")
 @click.option("--watch", "then_watch", is_flag=True, help="watch it to its end")
 @server_options
-def submit(jobs: int, seed: int | None, idempotency_key: str, then_watch: bool, url: str, token: str) -> None:
+def submit(
+    jobs: int, seed: int | None, job_seconds: float, idempotency_key: str, then_watch: bool, url: str, token: str
+) -> None:
     """Submit a batch to a server; prints its id."""
     client = Client(url, token)
-    accepted = client.submit(jobs, seed, idempotency_key)
+    accepted = client.submit(jobs, seed, job_seconds=job_seconds, idempotency_key=idempotency_key)
     click.echo(str(accepted["id"]))
     if then_watch:
         sys.exit(watch_batch(client, accepted["id"]))

@@ -19,9 +19,11 @@ class Client:
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    def submit(self, jobs: int, seed: int | None = None, idempotency_key: str = "") -> dict[str, Any]:
+    def submit(
+        self, jobs: int, seed: int | None = None, *, job_seconds: float = 0.0, idempotency_key: str = ""
+    ) -> dict[str, Any]:
         """Submit a batch; returns ``{"id", "jobs", "seed", "url"}``."""
-        body = {"jobs": jobs} | ({} if seed is None else {"seed": seed})
+        body = {"jobs": jobs, "job_seconds": job_seconds} | ({} if seed is None else {"seed": seed})
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._call("POST", "/batches", body, headers)
 

@@ -13,6 +13,7 @@ from common.settings import MAX_JOBS, MAX_SEED
 
 # A batch starts as at most this many ranges; up to this size a job is exactly one Celery task.
 INITIAL_RANGES = 64
+MAX_JOB_SECONDS = 86400
 RANGES_PER_SLOT = 4
 LEAST_RANGES = 8
 
@@ -47,6 +48,8 @@ class BatchSpec:
     jobs: int
     seed: int
     simulation: str = "random_numbers"
+    # Each job waits so long before it computes, s: to see how the system does with longer jobs.
+    job_seconds: float = 0.0
     # The start-up batch writes to outputs/ itself, as the original did; any other to outputs/<id>/.
     startup: bool = False
     # Which submit made it; a start-up batch is recognised by it even when Redis has forgotten everything.
@@ -64,12 +67,14 @@ class BatchSpec:
         return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
 
-def check_size(jobs: int, seed: int | None) -> None:
-    """Refuse a batch whose size or seed is out of range: raises :class:`InvalidInput` with the field's name."""
+def check(jobs: int, seed: int | None, job_seconds: float) -> None:
+    """Refuse a batch with a value out of range: raises :class:`InvalidInput` with the field's name."""
     if not 1 <= jobs <= MAX_JOBS:
         raise InvalidInput(f"jobs is {jobs}; it must be from 1 to {MAX_JOBS:_}", field="jobs")
     if seed is not None and not 0 <= seed <= MAX_SEED:
         raise InvalidInput(f"seed is {seed}; it must be from 0 to 2**63 - 1", field="seed")
+    if not 0 <= job_seconds <= MAX_JOB_SECONDS:
+        raise InvalidInput(f"job_seconds is {job_seconds}; it must be from 0 to {MAX_JOB_SECONDS}", field="job_seconds")
 
 
 def initial_ranges(jobs: int, slots: int = 0) -> list[tuple[int, int]]:

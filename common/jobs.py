@@ -1,5 +1,7 @@
 """A batch's jobs as a pure function: index → CSV bytes and numeric outputs."""
 
+import time
+
 from common.batch import BatchSpec
 from common.outputs import RowFormat
 from common.seeds import Streams
@@ -13,10 +15,13 @@ class Jobs:
 
     def __init__(self, spec: BatchSpec) -> None:
         self.spec = spec
+        self._pause_seconds = spec.job_seconds
         self._streams = Streams(spec.seed)
         self._format = RowFormat(random_numbers.COLUMNS)
 
     def result(self, index: int) -> tuple[bytes, tuple[float, ...]]:
         """Run job ``index``; returns its CSV file's bytes and its numeric outputs."""
+        if self._pause_seconds:
+            time.sleep(self._pause_seconds)
         result = random_numbers.random_numbers(self._streams.generator(index))
         return self._format(result), result[1:]

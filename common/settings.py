@@ -49,6 +49,9 @@ class Settings(BaseSettings):
 
     num_jobs: Count = Field(5, ge=1, le=MAX_JOBS, description="jobs of the start-up batch")
     seed: Count | None = Field(None, ge=0, le=MAX_SEED, description="seed of the start-up batch; empty: a random one")
+    job_seconds: float = Field(
+        0.0, ge=0, le=86400, description="time that each job waits first, s; to watch the system with longer jobs"
+    )
     output_dir: Path = Field(Path("outputs"), description="directory that receives the CSV files")
     workers: Count = Field(
         default_factory=lambda: (

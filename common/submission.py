@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from common import outputs, queue, recovery
-from common.batch import BatchSpec, check_size
+from common.batch import BatchSpec, check
 from common.errors import Conflict, InvalidInput
 from common.ledger import Connection, batches
 from common.ledger.batches import BatchView
@@ -33,18 +33,31 @@ class Submitter:
         self._slots = slots
 
     def submit(
-        self, jobs: int, seed: int | None = None, *, startup: bool = False, idempotency_key: str = "",
+        self,
+        jobs: int,
+        seed: int | None = None,
+        *,
+        job_seconds: float = 0.0,
+        startup: bool = False,
+        idempotency_key: str = "",
         key_seconds: int = batches.IDEMPOTENCY_SECONDS,
-    ) -> BatchSpec:  # fmt: skip
+    ) -> BatchSpec:
         """Accept a batch of ``jobs`` jobs; returns its specification, of the first time if the key was used before.
 
         Raises :class:`InvalidInput`, :class:`StorageUnavailable` or :class:`BrokerUnavailable`; then no batch exists.
         """
-        check_size(jobs, seed)
+        check(jobs, seed, job_seconds)
         if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
             return self._known(known, jobs, seed)
         batch_id = batches.new_id(self._connection, outputs.highest_id(self._root))
-        spec = BatchSpec(batch_id, jobs, draw_seed() if seed is None else seed, startup=startup, key=idempotency_key)
+        spec = BatchSpec(
+            batch_id,
+            jobs,
+            draw_seed() if seed is None else seed,
+            job_seconds=job_seconds,
+            startup=startup,
+            key=idempotency_key,
+        )
         outputs.prepare(self._root, spec)
         accepted, ranges = batches.submit(
             self._connection, spec, idempotency_key=idempotency_key, key_seconds=key_seconds, slots=self._slots
@@ -95,7 +108,14 @@ class Submitter:
                 cancelled = batches.cancel(self._connection, current.spec.id)
                 log.warning("startup.replaced", batch=current.spec.id, cancelled_jobs=cancelled)
             self._archive()
-            return self.submit(settings.num_jobs, settings.seed, startup=True, idempotency_key=key, key_seconds=0)
+            return self.submit(
+                settings.num_jobs,
+                settings.seed,
+                job_seconds=settings.job_seconds,
+                startup=True,
+                idempotency_key=key,
+                key_seconds=0,
+            )
 
     def resume(self) -> BatchSpec:
         """Go on with the start-up batch that ``batch.json`` describes: what is there is kept, what is missing runs.
@@ -123,7 +143,7 @@ class Submitter:
                     "Try again when it has ended."
                 )
             self._archive()
-            return self.submit(current.spec.jobs, startup=True)
+            return self.submit(current.spec.jobs, job_seconds=current.spec.job_seconds, startup=True)
 
     def current(self) -> BatchView | None:
         """The newest start-up batch."""

@@ -15,7 +15,7 @@ from services.api.state import state
 
 blueprint = Blueprint("batches", __name__)
 
-FIELDS = ("jobs", "seed")
+FIELDS = ("jobs", "seed", "job_seconds")
 
 
 @blueprint.post("/batches")
@@ -28,7 +28,9 @@ def submit() -> ResponseReturnValue:
     jobs, seed = _integer(body, "jobs"), _integer(body, "seed")
     if jobs is None:
         raise InvalidInput('jobs is missing: send {"jobs": 1000}', field="jobs")
-    spec = state().submitter.submit(jobs, seed, idempotency_key=f"http:{key}" if key else "")
+    spec = state().submitter.submit(
+        jobs, seed, job_seconds=_seconds(body), idempotency_key=f"http:{key}" if key else ""
+    )
     where = url_for("batches.show", batch=spec.id)
     return {"id": spec.id, "jobs": spec.jobs, "seed": spec.seed, "url": where}, 202, {"Location": where}
 
@@ -112,6 +114,13 @@ def _body() -> dict[str, Any]:
     if unknown:
         raise InvalidInput(f"{unknown[0]} is not a field; there are {', '.join(FIELDS)}", field=unknown[0])
     return body
+
+
+def _seconds(body: dict[str, Any]) -> float:
+    value = body.get("job_seconds", 0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput("job_seconds must be a number", field="job_seconds")
+    return float(value)
 
 
 def _integer(body: dict[str, Any], name: str) -> int | None:

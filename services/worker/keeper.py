@@ -108,7 +108,7 @@ class Keeper:
     def _renew(self) -> None:
         tokens = [entry.token for entry in self._board.entries() if entry.token and _lives(entry.pid)]
         for token in ranges.renew(self._connection, tokens, lease_seconds=self._settings.lease_seconds):
-            log.warning("lease.lost", token=token)
+            log.debug("lease.lost", token=token)
 
     def _offer_dead(self) -> None:
         """Ranges of slots that died are offered again at once rather than when their lease runs out."""

@@ -8,6 +8,9 @@ export NUM_JOBS WORKERS SEED OUTPUT_DIR API_PORT LOG_LEVEL LOG_FORMAT
 # An empty variable would count as a wrong value; only those that were given are passed on.
 $(foreach name,NUM_JOBS WORKERS SEED OUTPUT_DIR API_PORT LOG_LEVEL LOG_FORMAT,$(if $(value $(name)),,$(eval unexport $(name))))
 
+# The containers run as you, so that the files are yours; as 1000:1000 if you are root, or as .env says.
+CONTAINER_USER = $(shell sed -n 's/^RUN_AS=//p' .env 2>/dev/null | grep . || { [ "$$(id -u)" = 0 ] || echo "$$(id -u):$$(id -g)"; })
+
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 READY := .venv/.ready
 TEST_READY := .venv/.test-ready
@@ -63,7 +66,7 @@ bench: $(TEST_READY)  ## speed beside two bare processes, in one run [JOBS=10000
 
 up:  ## start the containers [WORKERS=4]
 	@test -f .env || cp .env.example .env
-	docker compose up --build --detach --scale worker=$(or $(WORKERS),4)
+	RUN_AS="$${RUN_AS:-$(CONTAINER_USER)}" docker compose up --build --detach --scale worker=$(or $(WORKERS),4)
 
 down:  ## stop and remove the containers; outputs/ and the volumes stay
 	docker compose down

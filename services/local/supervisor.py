@@ -91,18 +91,24 @@ class Supervisor:
         The last started is ended first, so the server, started first, still hears what the others commit.
         """
         deadline = time.monotonic() + patience_seconds
-        for part in reversed(self._parts[1:]) if patience_seconds else ():
+        clients = list(reversed(self._parts[1:]))
+        for part in clients if patience_seconds else ():
             _signal_group(part.process, signal.SIGTERM)
-        for part in list(reversed(self._parts)):
+        for part in clients:
+            # Asked already; a second SIGTERM would mean "at once" to a worker.
+            self._await_end(part, deadline)
+        for part in list(self._parts):
             self._end(part, deadline)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _end(self, part: Part, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left > 0:
+        if deadline > time.monotonic():
             _signal_group(part.process, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                part.process.wait(left)
+        self._await_end(part, deadline)
+
+    def _await_end(self, part: Part, deadline: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            part.process.wait(max(0.0, deadline - time.monotonic()))
         _signal_group(part.process, signal.SIGKILL)
         part.process.wait()
         self._parts.remove(part)

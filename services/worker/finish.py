@@ -19,7 +19,8 @@ from common.ledger.table import read, record_dtype
 from common.statistics import Moments, merge, moments
 
 CHUNK_JOBS = 2**16
-CLAIM_SECONDS = 30.0
+# Renewed with every chunk of rows, so a dead writer is replaced after this time.
+CLAIM_SECONDS = 10.0
 
 
 def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool:

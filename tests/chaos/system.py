@@ -37,6 +37,11 @@ class WayToDie(Enum):
     LOSE_MESSAGES = "all messages in the queue vanish"
     DOUBLE_MESSAGES = "all messages in the queue are there twice"
 
+    @property
+    def hits_workers(self) -> bool:
+        """Whether it needs a worker to strike."""
+        return self in (WayToDie.KILL_SLOT, WayToDie.KILL_WORKER, WayToDie.TERM_WORKER, WayToDie.STOP_WORKER)
+
 
 class Phase(Enum):
     """When it happens, from what the ledger shows at that moment."""

@@ -20,7 +20,7 @@ ALLOWED = {
     "redis": ("common/ledger/",),
     "flask": ("services/api/",),
     "werkzeug": ("services/api/",),
-    "celery": ("common/queue.py", "common/submission.py", "services/worker/", "services/flower/"),
+    "celery": ("common/queue.py", "common/submission.py", "common/recovery.py", "services/worker/", "services/flower/"),
     "kombu": ("common/queue.py", "common/submission.py", "services/worker/", "services/flower/"),
     "billiard": ("services/worker/",),
     "flower": ("services/flower/",),

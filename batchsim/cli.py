@@ -10,10 +10,8 @@ import click
 
 from batchsim.client import Client
 from common import settings as settings_module
-from common.errors import BatchSimError, InvalidInput
 from common.settings import SECRETS, Settings
 
-EXIT_USAGE = 2
 EXIT_FAILED = 1
 WATCH_SECONDS = 0.5
 
@@ -131,16 +129,3 @@ def doctor(sample: int, **options: str | None) -> None:
         click.echo(line)
         problems += bad
     sys.exit(EXIT_FAILED if problems else 0)
-
-
-def main() -> None:
-    """Entry point: an error of ours is one line and an exit code, never a traceback."""
-    try:
-        batchsim()
-    except BatchSimError as error:
-        click.echo(f"batchsim: {error.message}", err=True)
-        sys.exit(EXIT_USAGE if isinstance(error, InvalidInput) else EXIT_FAILED)
-
-
-if __name__ == "__main__":
-    main()

@@ -39,7 +39,12 @@ def _report(spec: BatchSpec, problems: list[str], how: str) -> Iterator[tuple[st
 
 
 def _on_volume(root: Path) -> Iterator[BatchSpec]:
-    places = [root, *sorted((entry for entry in root.iterdir() if entry.name.isdecimal()), key=lambda e: int(e.name))]
+    places = [
+        root,
+        *sorted(
+            (entry for entry in root.iterdir() if outputs.BATCH_NAME.fullmatch(entry.name)), key=lambda e: int(e.name)
+        ),
+    ]
     for place in places if root.is_dir() else ():
         spec = outputs.read_spec(place)
         if spec is not None:

@@ -64,3 +64,7 @@ class StorageUnavailable(BatchSimError):
     status = 503
     title = "Storage unavailable"
     retryable = True
+
+
+class Terminated(BaseException):
+    """SIGTERM came: like KeyboardInterrupt, no error, and not caught with the errors."""

@@ -25,6 +25,10 @@ from common.errors import Conflict, NotFound, StorageUnavailable
 SPEC_NAME = "batch.json"
 SUMMARY_NAME = "summary.json"
 JOB_NAME = re.compile(r"job_([1-9][0-9]{0,8})\.csv")
+# A directory with a longer number is somebody else's.
+BATCH_NAME = re.compile(r"[1-9][0-9]{0,11}")
+# Which number the files get that no batch.json claims, while they are moved.
+_FOREIGN_ID = ".archiving"
 # What belongs to a start-up batch in outputs/ itself.
 _OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|summary\.json")
 
@@ -103,44 +107,62 @@ def read_spec(place: Path) -> BatchSpec | None:
 def highest_id(root: Path) -> int:
     """The highest batch id that the directory knows of, so that a new batch never gets the number of an old one."""
     known = read_spec(root)
-    numbers = [int(entry.name) for entry in root.iterdir() if entry.name.isdecimal()] if root.is_dir() else []
+    names = [entry.name for entry in root.iterdir()] if root.is_dir() else []
+    numbers = [int(name) for name in names if BATCH_NAME.fullmatch(name)]
     return max([known.id if known else 0, *numbers])
 
 
 def archive_startup(root: Path) -> tuple[int, int] | None:
     """Move what an older start-up batch left in ``root`` to ``root/<its id>/``; returns (id, files), or None.
 
-    Can be interrupted and called again: ``batch.json``, which says whose files they are, goes last. Raises
+    Can be interrupted and called again: what says whose files they are goes last. Overwrites nothing. Raises
     :class:`StorageUnavailable`.
     """
     try:
         old = read_spec(root)
-        names = [entry.name for entry in root.iterdir() if _OWN_FILES.fullmatch(entry.name)]
-        if not names and not (root / SPEC_NAME).exists():
-            return None
-        batch_id = old.id if old else highest_id(root) + 1
         if old:
             # First the fence, so that nobody adds to the files while they move.
             remove_staging(root, old)
-            names = [entry.name for entry in root.iterdir() if _OWN_FILES.fullmatch(entry.name)]
+        names = [entry.name for entry in root.iterdir() if _OWN_FILES.fullmatch(entry.name)]
+        if not names and not (root / SPEC_NAME).exists():
+            (root / _FOREIGN_ID).unlink(missing_ok=True)
+            return None
+        batch_id = old.id if old else _foreign_id(root)
         target = root / str(batch_id)
         target.mkdir(exist_ok=True)
-        for name in names:
-            (root / name).rename(target / name)
-        if (root / SPEC_NAME).exists():
-            (root / SPEC_NAME).rename(target / SPEC_NAME)
+        for name in [*names, *([SPEC_NAME] if (root / SPEC_NAME).exists() else [])]:
+            (root / name).rename(_unused(target / name))
+        (root / _FOREIGN_ID).unlink(missing_ok=True)
         return batch_id, len(names)
     except OSError as error:
         raise StorageUnavailable(f"{root}: {error.strerror}: {error.filename}", field="OUTPUT_DIR") from error
+
+
+def _foreign_id(root: Path) -> int:
+    """The number for files that no ``batch.json`` claims; noted, so that all of them get the same one."""
+    note = root / _FOREIGN_ID
+    if not note.exists():
+        write_synced(note, str(highest_id(root) + 1).encode())
+    return int(note.read_text(encoding="ascii"))
+
+
+def _unused(path: Path) -> Path:
+    number, free = 1, path
+    while free.exists():
+        free = path.with_name(f"{path.name}.{number}")
+        number += 1
+    return free
 
 
 def probe(root: Path) -> None:
     """Write, read and remove a small file in ``root``. Raises :class:`StorageUnavailable` with the reason."""
     path = root / f".probe-{os.getpid()}"
     try:
-        with path.open("wb") as file:
-            file.write(b"probe")
-        path.unlink()
+        try:
+            with path.open("wb") as file:
+                file.write(b"probe")
+        finally:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageUnavailable(f"{root} cannot be written: {error.strerror}", field="OUTPUT_DIR") from error
 
@@ -157,7 +179,11 @@ def find_job_file(place: Path, name: str) -> Path:
     :class:`NotFound`.
     """
     path = place / name
-    if not JOB_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
+    try:
+        servable = bool(JOB_NAME.fullmatch(name)) and not path.is_symlink() and path.is_file()
+    except OSError:
+        servable = False
+    if not servable:
         raise NotFound(f"There is no file {name!r}; the files are named job_<index>.csv.", field="name")
     return path
 

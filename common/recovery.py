@@ -87,7 +87,7 @@ def _unfinished(root: Path) -> Iterator[tuple[Path, BatchSpec]]:
     if own is not None and not (root / outputs.SUMMARY_NAME).exists():
         yield root, own
     for place in sorted(root.iterdir()):
-        spec = outputs.read_spec(place) if place.name.isdecimal() else None
+        spec = outputs.read_spec(place) if outputs.BATCH_NAME.fullmatch(place.name) else None
         if spec is not None and not spec.startup and not (place / outputs.SUMMARY_NAME).exists():
             yield place, spec
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -139,22 +140,24 @@ def load(overrides: Mapping[str, object] | None = None, *, env_file: Path | None
     :class:`SettingsError` with one line that names the variable and its value (never a secret's).
     """
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    secrets = {name: value for name in SECRETS if (value := _secret_file(name)) is not None}
+    files = {**(dotenv_values(env_file) if env_file else {}), **os.environ}
+    secrets = {name: value for name in SECRETS if (value := _secret_file(name, files)) is not None}
     try:
         return Settings(_env_file=env_file, **{**secrets, **given})  # type: ignore[call-arg, arg-type]
     except ValidationError as error:
         raise SettingsError(*_first_line(error)) from None
 
 
-def _secret_file(name: str) -> str | None:
+def _secret_file(name: str, variables: Mapping[str, str | None]) -> str | None:
     variable = f"{name.upper()}_FILE"
-    path = os.environ.get(variable)
+    path = variables.get(variable)
     if not path:
         return None
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(f"{variable}={path}: cannot be read: {error.strerror}", field=variable) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SettingsError(f"{variable}={path}: cannot be read: {reason}", field=variable) from None
 
 
 def _first_line(error: ValidationError) -> tuple[str]:
@@ -163,5 +166,13 @@ def _first_line(error: ValidationError) -> tuple[str]:
     if not first["loc"]:
         return (reason,)
     name = str(first["loc"][0])
-    value = "***" if name in SECRETS else first["input"]
-    return (f"{name.upper()}={value}: {reason[0].lower()}{reason[1:]}",)
+    value = "***" if name in SECRETS else without_password(str(first["input"]))
+    # One line, whatever was given.
+    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in value)
+    return (f"{name.upper()}={shown}: {reason[0].lower()}{reason[1:]}",)
+
+
+def without_password(url: str) -> str:
+    """A URL without the user and the password in it; any other text as it is."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else url

@@ -44,6 +44,8 @@ class Check:
             return {}, f"The {self._name} did not answer within {ANSWER_SECONDS} s."
         except BatchSimError as error:
             return {}, error.message
+        except OSError as error:
+            return {}, f"The {self._name} cannot be looked at: {error.strerror}."
 
 
 class Health:

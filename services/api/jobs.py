@@ -95,6 +95,12 @@ def number(name: str, default: int, least: int, most: int) -> int:
     given = request.args.getlist(name)
     if not given:
         return default
-    if len(given) > 1 or not given[0].isdecimal() or not given[0].isascii() or not least <= int(given[0]) <= most:
+    if (
+        len(given) > 1
+        or not given[0].isdecimal()
+        or not given[0].isascii()
+        or len(given[0]) > 12
+        or not least <= int(given[0]) <= most
+    ):
         raise InvalidInput(f"{name} must be one whole number from {least} to {most}", field=name)
     return int(given[0])

@@ -1,6 +1,5 @@
 """What ``run`` and ``serve`` have in common: the checks before anything starts, then Redis and the worker."""
 
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -10,15 +9,11 @@ from pathlib import Path
 
 from common import outputs
 from common.errors import BatchSimError, BrokerUnavailable, Conflict, SettingsError, StorageUnavailable
-from common.settings import Settings
+from common.settings import Settings, without_password
 from services.local import redis_server
 from services.local.supervisor import Supervisor
 
 OWNER_LOCK = ".owner.lock"
-
-
-class Terminated(BaseException):
-    """SIGTERM came."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,6 @@ def embedded(settings: Settings, show: Callable[[str], None], *, events: bool) -
         redis_server.check_version(binary)
     else:
         _check_answers(settings)
-    signal.signal(signal.SIGTERM, _raise_terminated)
     with _owner(settings.output_dir), Supervisor(show) as supervisor:
         server = None
         if binary:
@@ -102,15 +96,4 @@ def _check_answers(settings: Settings) -> None:
         Connection(settings.broker_url, timeout_seconds=2.0, retries=0).command("PING")
     except (BrokerUnavailable, ValueError) as error:
         text = error.message if isinstance(error, BatchSimError) else str(error)
-        raise SettingsError(f"REDIS_URL={_without_password(settings.redis_url)}: {text}") from None
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
-def _raise_terminated(_number: int, _frame: object) -> None:
-    # A second signal while we stop changes nothing: stopping has its own time limit.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Terminated
+        raise SettingsError(f"REDIS_URL={without_password(settings.redis_url)}: {text}") from None

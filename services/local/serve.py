@@ -7,9 +7,9 @@ import time
 from pydantic import SecretStr
 
 from common import logs
-from common.errors import BatchSimError
+from common.errors import BatchSimError, Terminated
 from common.settings import Settings
-from services.local.embedded import Embedded, Terminated, check_port, embedded
+from services.local.embedded import Embedded, check_port, embedded
 from services.local.supervisor import ProcessDied
 
 WATCH_SECONDS = 0.2
@@ -46,7 +46,7 @@ def _start(running: Embedded) -> None:
     api = [sys.executable, "-m", "services.api", "--no-startup-batch", "--workers", "1"]
     running.supervisor.start("API", api, running.environment())
     flower = [sys.executable, "-m", "services.flower", "--state", str(running.supervisor.directory / "flower")]
-    running.supervisor.start("Flower", flower, running.environment())
+    running.supervisor.start("Flower", flower, running.environment(), quiet=True)
 
 
 def _announce(settings: Settings, generated_password: str) -> None:

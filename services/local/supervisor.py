@@ -76,6 +76,8 @@ class Supervisor:
                 raise ProcessDied(
                     f"The {part.name} process ended with code {code} {part.quick_deaths} times:\n  {last}"
                 )
+            # Its children first: they hold ports, and would outlive us.
+            _signal_group(part.process, signal.SIGKILL)
             self._show(f"batchsim: the {part.name} process ended with code {code}; it is started again")
             part.process, part.started = self._spawn(part.command, part.environment), time.monotonic()
             self._pump(part)

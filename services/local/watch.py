@@ -7,12 +7,12 @@ from rich.table import Table
 
 from common import logs, queue
 from common.batch import BatchSpec, JobState
-from common.errors import BatchSimError
+from common.errors import BatchSimError, Terminated
 from common.jobs import Jobs
 from common.ledger import Connection, batches
 from common.ledger.batches import BatchView
 from common.submission import Submitter
-from services.local.embedded import Embedded, Terminated
+from services.local.embedded import Embedded
 from services.local.progress import make_progress
 from services.local.run import EXIT_FAILED, Relay
 

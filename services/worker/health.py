@@ -32,12 +32,13 @@ def problem(path: Path, now: float) -> str:
     """What is wrong with the worker that writes to ``path``, or ""."""
     try:
         status = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        at, loop, idle = (float(status[name]) for name in ("at", "loop_seconds", "not_consuming_seconds"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"no status: {error}"
-    if now - status["at"] > STALE_SECONDS:
+    if now - at > STALE_SECONDS:
         return f"the last status is {now - status['at']:.0f} s old: the worker does not reach Redis, or hangs"
-    if status["loop_seconds"] > STALE_SECONDS:
+    if loop > STALE_SECONDS:
         return f"Celery's loop has stood still for {status['loop_seconds']:.0f} s"
-    if status["not_consuming_seconds"] > NOT_CONSUMING_SECONDS:
+    if idle > NOT_CONSUMING_SECONDS:
         return f"slots have been idle beside a full queue for {status['not_consuming_seconds']:.0f} s"
     return ""

@@ -153,6 +153,9 @@ class Slot:
         empty = Slice(lease.first, 0, 0.0, {}, {}, {}, b"", 1)
         self._forget(lease.batch)
         self._commit(lease, synced or empty, give_back=True)
+        if self._persist(lambda: batches.view(self._connection, lease.batch)).ended:
+            # Its directory was closed to us on purpose.
+            return
         pause = _Pause(self._board)
         while not self._storage_works(lease.batch):
             pause.once()
@@ -160,9 +163,12 @@ class Slot:
     def _storage_works(self, batch: int) -> bool:
         """Whether the volume accepts files again; puts the directories right, or ends a batch that lost them."""
         root = self._settings.output_dir
-        spec = self._persist(lambda: batches.view(self._connection, batch)).spec
+        view = self._persist(lambda: batches.view(self._connection, batch))
+        spec = view.spec
         try:
             outputs.probe(root)
+            if view.ended:
+                return True
             found = outputs.read_spec(outputs.directory(root, spec))
             if found is not None and found.id != batch:
                 log.error("batch.superseded", batch=batch, by=found.id)

@@ -15,7 +15,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 READY := .venv/.ready
 TEST_READY := .venv/.test-ready
 
-.PHONY: help setup run serve doctor test check lint types unit containers bench up down logs ps lock clean
+.PHONY: help setup run serve doctor test chaos check lint types unit containers bench up down logs ps lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,8 +44,11 @@ serve: $(READY)  ## API, page, workers and Flower here, until Ctrl-C [API_PORT=8
 doctor: $(READY)  ## look for violated promises in outputs/ [REDIS_URL= for the ledger, too]
 	@.venv/bin/batchsim doctor
 
-test: $(TEST_READY)  ## all tests that this machine can run
-	@.venv/bin/python -m pytest
+test: $(TEST_READY)  ## all tests that this machine can run [ARGS="-k archive"]
+	@.venv/bin/python -m pytest $(ARGS)
+
+chaos: $(TEST_READY)  ## every way to die in every phase, then SECONDS=30 of random ones
+	@CHAOS_SECONDS=$(or $(SECONDS),30) .venv/bin/python -m pytest -m "chaos or slow" tests/chaos $(ARGS)
 
 unit: $(TEST_READY)  ## the tests that need no server
 	@.venv/bin/python -m pytest tests/unit

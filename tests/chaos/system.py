@@ -75,6 +75,13 @@ class ChaosSystem:
         submitter = Submitter(self.connection, queue.make_app(self.server.url), self.root)
         return submitter.submit(jobs, seed, job_seconds=job_seconds)
 
+    def try_submit(self, jobs: int, job_seconds: float, seed: int) -> BatchSpec | None:
+        """Submit a batch, or None while Redis is away."""
+        try:
+            return self.submit(jobs, job_seconds, seed)
+        except BatchSimError:
+            return None
+
     def view(self, spec: BatchSpec) -> BatchView | None:
         """The batch, or None while Redis is away or has not been refilled."""
         try:

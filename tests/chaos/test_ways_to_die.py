@@ -43,7 +43,13 @@ def clients(system: ChaosSystem) -> str:
 
 # While nothing was claimed no worker holds anything that could be lost with it.
 CASES = [
-    pytest.param(way, phase, id=f"{way.name.lower()}-{phase.name.lower()}")
+    pytest.param(
+        way,
+        phase,
+        id=f"{way.name.lower()}-{phase.name.lower()}",
+        # All phases are for `make chaos`; the one that users meet is in every run of the tests.
+        marks=() if phase is Phase.MID_JOB else pytest.mark.slow,
+    )
     for way in WayToDie
     for phase in Phase
     if not (phase is Phase.QUEUED and way.hits_workers)

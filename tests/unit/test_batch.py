@@ -12,7 +12,7 @@ from common.batch import (
     BatchSpec,
     JobState,
     batch_state,
-    check_size,
+    check,
     initial_ranges,
     range_text,
 )
@@ -98,7 +98,7 @@ def test_fields_of_an_older_version_get_their_defaults() -> None:
 def test_size_out_of_range(jobs: int) -> None:
     """A wrong number of jobs is InvalidInput that names the field."""
     with pytest.raises(InvalidInput) as caught:
-        check_size(jobs, None)
+        check(jobs, None, 0.0)
     assert caught.value.field == "jobs"
 
 
@@ -106,14 +106,14 @@ def test_size_out_of_range(jobs: int) -> None:
 def test_seed_out_of_range(seed: int) -> None:
     """A wrong seed is InvalidInput that names the field."""
     with pytest.raises(InvalidInput) as caught:
-        check_size(1, seed)
+        check(1, seed, 0.0)
     assert caught.value.field == "seed"
 
 
 def test_limits_are_allowed() -> None:
     """The limits themselves are in range."""
     for jobs, seed in ((1, None), (MAX_JOBS, 0), (1, MAX_SEED)):
-        check_size(jobs, seed)
+        check(jobs, seed, 0.0)
 
 
 def test_range_text() -> None:

@@ -13,7 +13,7 @@ from celery import Celery
 
 from common import outputs, queue
 from common.batch import BatchSpec, JobState
-from common.errors import Conflict
+from common.errors import Conflict, StorageUnavailable
 from common.jobs import Jobs
 from common.ledger import Connection, batches, table
 from common.ledger.ranges import Ticket
@@ -45,12 +45,15 @@ def recover(connection: Connection, app: Celery, root: Path) -> int:
                 rebuild(connection, app, place, spec)
             batches.mark(connection)
             return len(found)
-    except Conflict:
+    except (Conflict, StorageUnavailable):
+        # Another does it, or the volume is away: the next call sees.
         return 0
 
 
 def rebuild(connection: Connection, app: Celery, place: Path, spec: BatchSpec) -> int:
     """Enter a batch from the files in ``place``; returns how many of its jobs were kept. A known one stays as it is."""
+    if batches.exists(connection, spec.id):
+        return 0
     done = _finished_jobs(place, spec)
     ranges = gaps(done)
     kept = np.ones_like(done)

@@ -104,6 +104,11 @@ def startup_id(connection: Connection) -> int | None:
     return int(value) if value else None
 
 
+def exists(connection: Connection, batch_id: int) -> bool:
+    """Whether the ledger knows the batch."""
+    return bool(connection.command("EXISTS", keys.batch(batch_id)))
+
+
 def view(connection: Connection, batch_id: int) -> BatchView:
     """The batch now. Raises :class:`NotFound`."""
     names = [state.name for state in JobState]

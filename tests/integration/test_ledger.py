@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common import queue
 from common.batch import INITIAL_RANGES, BatchSpec, JobState
-from common.errors import BrokerUnavailable, NotFound
+from common.errors import BrokerUnavailable, Conflict, NotFound
 from common.ledger import Connection, batches, keys, ranges, workers
 from common.ledger.ranges import MAX_CRASHES, Lease, Verdict
 from common.ledger.table import SEGMENT_JOBS, read, record_dtype
@@ -147,7 +147,8 @@ def test_idempotency_key_with_concurrent_submits(connection: Connection, root: P
     assert len(got) == 8
     assert len({spec.id for spec in got}) == 1
     assert connection.command("ZCARD", keys.BATCHES) == 1
-    assert submitter.submit(99, idempotency_key="k") == got[0]
+    with pytest.raises(Conflict):
+        submitter.submit(99, idempotency_key="k")
     left = sorted(path.name for path in root.iterdir() if path.is_dir())
     assert left == [str(got[0].id)], "a submit that came second left a directory"
 

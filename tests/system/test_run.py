@@ -28,7 +28,7 @@ from tests.support import (
     wait_for,
 )
 
-BATCHSIM = python("-m", "batchsim.cli")
+BATCHSIM = python("-m", "batchsim")
 # The promise is 2 s; the rest is for slow machines.
 INTERRUPT_SECONDS = 4.0
 LONG = 2_000_000

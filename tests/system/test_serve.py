@@ -43,7 +43,7 @@ def server(redis_binary: str, place: Path) -> Iterator[dict[str, Any]]:
     given = environment(
         NUM_JOBS=5, SEED=42, API_PORT=api, FLOWER_PORT=flower, WORKERS=1, FLOWER_PASSWORD="let-me", MIN_FREE_MB=0
     )
-    running = start(python("-m", "batchsim.cli", "serve"), given, place, "serve")
+    running = start(python("-m", "batchsim", "serve"), given, place, "serve")
     yield {"process": running, "api": f"http://127.0.0.1:{api}", "flower": f"http://127.0.0.1:{flower}"}
     running.kill()
 
@@ -99,7 +99,7 @@ def test_flower(server: dict[str, Any]) -> None:
 def test_port_in_use(server: dict[str, Any], home: Path) -> None:
     """A second server on the same port is exit code 2 and one line that names the variable."""
     port = server["api"].rsplit(":", 1)[1]
-    second = start(python("-m", "batchsim.cli", "serve"), environment(API_PORT=port), home, "second")
+    second = start(python("-m", "batchsim", "serve"), environment(API_PORT=port), home, "second")
     try:
         assert second.wait(15) == 2, second.text()
         assert len(second.text().splitlines()) == 1

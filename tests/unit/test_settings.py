@@ -18,6 +18,7 @@ BAD = {
     "FLOWER_PORT": ["0", "65536", "-5555"],
     "FLOWER_USER": ["a:b"],
     "REDIS_URL": ["http://host", "host:6379", "://x"],
+    "JOB_SECONDS": ["-1", "86401", "nan", "soon"],
     "SLICE_SECONDS": ["0", "61", "nan", "inf", "soon"],
     "LEASE_SECONDS": ["0.5", "3601", "nan", "x"],
     "JOBS_PER_TASK": ["-1", "1.5", "100000001"],

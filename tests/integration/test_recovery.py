@@ -1,0 +1,412 @@
+"""Redis is emptied, the volume stays: what is there is kept, only what is missing runs, and nothing runs that should not."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common import outputs, queue, recovery
+from common.audit import audit, verify
+from common.batch import BatchSpec, JobState
+from common.jobs import Jobs
+from common.ledger import Connection, batches, keys, ranges
+from common.ledger.ranges import Lease
+from common.ledger.table import read, record_dtype
+from common.recovery import gaps, rebuild, recover
+from common.settings import Settings
+from common.submission import Submitter
+from services.worker.finish import finish as write_results
+from tests.support import OUTPUTS, counted, dump, expected_csv, expected_files, expected_row, files, slice_of
+
+SEED = 42
+
+
+@pytest.fixture
+def submitter(connection: Connection, redis_url: str, root: Path) -> Submitter:
+    """Submits to the test's Redis and directory, which is in use already."""
+    batches.mark(connection)
+    return Submitter(connection, queue.make_app(redis_url), root)
+
+
+def again(connection: Connection, redis_url: str, root: Path) -> int:
+    """What a worker does in each round."""
+    return recover(connection, queue.make_app(redis_url), root)
+
+
+def run_jobs(connection: Connection, root: Path, batch: int, most: int | None = None) -> list[int]:
+    """Run what waits as slots do, with the real results; returns which jobs. At most ``most``, the rest waits."""
+    ran: list[int] = []
+    while most is None or len(ran) < most:
+        lease = claim(connection, batch)
+        if lease is None:
+            break
+        spec = batches.view(connection, lease.batch).spec
+        done = lease.count if most is None else min(lease.count, most - len(ran))
+        indices = range(lease.first, lease.first + done)
+        for index in indices:
+            write_job(root, spec, index)
+        work = slice_of(lease.first, [float(expected_row(spec.seed, index)[1]) for index in indices])
+        ranges.commit(connection, lease, work, lease_seconds=60, slice_seconds=1, give_back=True)
+        ran += indices
+    return sorted(ran)
+
+
+def write_job(root: Path, spec: BatchSpec, index: int) -> None:
+    """Put a job's file into place as a slot does."""
+    with outputs.JobWriter(root, spec, "t", "none") as writer:
+        writer.write(index, Jobs(spec).result(index)[0])
+
+
+def claim(connection: Connection, batch: int) -> Lease | None:
+    """Take a range as a slot would."""
+    return ranges.claim(connection, (batch, ""), worker="w", slot="w/0", lease_seconds=60, slice_seconds=1)[0]
+
+
+def waiting(connection: Connection, batch: int) -> list[int]:
+    """The jobs of all open ranges."""
+    found = ranges.open_ranges(connection, batch)
+    return sorted(index for t in found for index in range(t.first, t.first + t.count))
+
+
+def assert_whole(connection: Connection, root: Path, spec: BatchSpec) -> None:
+    """Every job is COMPLETED, with the bytes of an undisturbed run; results are written and the audit is empty."""
+    assert counted(connection, spec.id) == {"COMPLETED": spec.jobs}
+    assert write_results(connection, root, spec.id, "w")
+    assert audit(connection, root, spec.id) == []
+    assert verify(root, spec, sample=spec.jobs) == []
+    assert files(outputs.locate(root, spec)) == expected_files(spec.seed, spec.jobs)
+
+
+# ---- recover --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("done", [0, 1, 37, 100])
+def test_only_the_missing_jobs_run_again(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, done: int
+) -> None:
+    """After a FLUSHALL the jobs with a file are COMPLETED, the others wait once each, and the batch ends complete."""
+    spec = submitter.submit(100, SEED)
+    ran = run_jobs(connection, root, spec.id, done)
+    before = files(root / str(spec.id))
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 1
+    assert batches.view(connection, spec.id).spec == spec
+    missing = [index for index in range(1, 101) if index not in ran]
+    assert waiting(connection, spec.id) == missing
+    open_ranges = len(ranges.open_ranges(connection, spec.id))
+    assert ranges.owed(connection, queue.QUEUE) == (open_ranges, open_ranges)
+    assert audit(connection, root, spec.id) == []
+    assert files(root / str(spec.id)) == before
+    assert run_jobs(connection, root, spec.id) == missing
+    assert_whole(connection, root, spec)
+
+
+def test_kept_jobs_have_their_results_in_the_ledger(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Records and statistics of kept jobs are what their files say; the others' records are empty."""
+    spec = submitter.submit(70, SEED)
+    ran = run_jobs(connection, root, spec.id, 41)
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    table = read(connection, spec.id, 1, 70, record_dtype(OUTPUTS))
+    sums = [expected_row(SEED, i)[1] if i in ran else 0 for i in range(1, 71)]
+    assert table["out:sum"].tolist() == sums
+    assert (table["state"] == JobState.COMPLETED).tolist() == [i in ran for i in range(1, 71)]
+    kept = np.array([s for s in sums if s])
+    found = batches.statistics(connection, spec.id, OUTPUTS)["sum"]
+    assert (found.n, found.min, found.max) == (len(ran), kept.min(), kept.max())
+    assert found.mean == pytest.approx(kept.mean(), rel=1e-12)
+    assert found.standard_deviation == pytest.approx(kept.std(ddof=1), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 52, b"numbers,sum,mean\r\n", b"numbers,sum,mean\r\n,,\r\n", b"\xff\xfe", b'numbers,sum\r\n"[1]",3\r\n'],
+)
+def test_a_file_that_cannot_be_read_is_not_done(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, content: bytes
+) -> None:
+    """An empty, zeroed, headless or foreign file is a missing one: its job runs again and the file is whole then."""
+    spec = submitter.submit(5, SEED)
+    run_jobs(connection, root, spec.id, 4)
+    (root / str(spec.id) / "job_2.csv").write_bytes(content)
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    assert waiting(connection, spec.id) == [2, 5]
+    run_jobs(connection, root, spec.id)
+    assert_whole(connection, root, spec)
+
+
+def test_a_torn_file_is_not_done_wherever_it_was_torn(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """A file that ends at any byte before its last is missing: '608,60' is not the result 608, 60.8."""
+    whole = expected_csv(SEED, 1)
+    spec = submitter.submit(len(whole), SEED)
+    place = root / str(spec.id)
+    # Job i's file is cut after i bytes; the last one is whole.
+    for index in range(1, len(whole) + 1):
+        (place / outputs.job_name(index)).write_bytes(whole[:index])
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    kept = sorted(set(range(1, len(whole) + 1)) - set(waiting(connection, spec.id)))
+    assert {index: whole[:index] for index in kept} == {len(whole): whole}
+
+
+def test_foreign_files_in_the_directory_do_not_count(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Files of no job of the batch, and directories with a job's name, are passed over."""
+    spec = submitter.submit(5, SEED)
+    for name in ("job_6.csv", "job_0.csv", "job_01.csv", "job_1.csv.bak", "notes.txt"):
+        (root / str(spec.id) / name).write_bytes(expected_csv(SEED, 1))
+    (root / str(spec.id) / "job_3.csv").mkdir()
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    assert waiting(connection, spec.id) == [1, 2, 3, 4, 5]
+
+
+def test_recover_happens_once(submitter: Submitter, connection: Connection, redis_url: str, root: Path) -> None:
+    """The second worker that looks finds the marker and changes nothing; while one recovers the others wait."""
+    spec = submitter.submit(5, SEED)
+    assert again(connection, redis_url, root) == 0
+    connection.command("FLUSHALL")
+    with outputs.exclusive(root):
+        assert again(connection, redis_url, root) == 0
+    assert not batches.is_marked(connection)
+    assert again(connection, redis_url, root) == 1
+    before = dump(connection)
+    assert again(connection, redis_url, root) == 0
+    assert dump(connection) == before
+    assert waiting(connection, spec.id) == [1, 2, 3, 4, 5]
+
+
+def test_a_new_redis_and_an_empty_directory(connection: Connection, redis_url: str, root: Path) -> None:
+    """The very first start finds nothing to recover, and says so for good."""
+    assert again(connection, redis_url, root) == 0
+    assert batches.is_marked(connection)
+
+
+def test_several_batches_and_the_start_up_batch(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """All unfinished batches come back, each in its place; the start-up batch is the start-up batch again."""
+    given = Settings(_env_file=None, num_jobs=6, seed=7, output_dir=root)  # type: ignore[call-arg]
+    own = submitter.start_up(given, "c1")
+    run_jobs(connection, root, own.id, 2)
+    others = [submitter.submit(jobs, SEED) for jobs in (3, 80)]
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 3
+    assert batches.startup_id(connection) == own.id
+    assert submitter.start_up(given, "c1") == own
+    assert set(batches.all_ids(connection)) == {spec.id for spec in (own, *others)}
+    assert [audit(connection, root, spec.id) for spec in (own, *others)] == [[], [], []]
+    assert len(run_jobs(connection, root, own.id)) == 4 + 3 + 80
+    for spec in (own, *others):
+        assert_whole(connection, root, spec)
+
+
+def test_finished_and_older_batches_are_left_alone(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """A batch with its summary.json is finished; an older start-up batch was ended on purpose: neither comes back."""
+    finished = submitter.submit(3, SEED)
+    run_jobs(connection, root, finished.id)
+    assert write_results(connection, root, finished.id, "w")
+    given = Settings(_env_file=None, num_jobs=4, seed=1, output_dir=root)  # type: ignore[call-arg]
+    older = submitter.start_up(given, "c1")
+    run_jobs(connection, root, older.id, 2)
+    newer = submitter.start_up(given.model_copy(update={"num_jobs": 5}), "c2")
+    assert (root / str(older.id) / "batch.json").exists()
+    before = {path: path.read_bytes() for path in (root / str(finished.id)).iterdir()}
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 1
+    assert batches.all_ids(connection) == [newer.id]
+    assert {path: path.read_bytes() for path in (root / str(finished.id)).iterdir()} == before
+
+
+def test_no_id_is_used_again(submitter: Submitter, connection: Connection, redis_url: str, root: Path) -> None:
+    """After the recovery a new batch gets a number above all that the volume knows, finished or not."""
+    specs = [submitter.submit(2, SEED) for _ in range(3)]
+    run_jobs(connection, root, specs[2].id)
+    write_results(connection, root, specs[2].id, "w")
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    fresh = submitter.submit(2)
+    assert fresh.id > specs[2].id
+    assert outputs.read_spec(root / str(specs[2].id)) == specs[2]
+
+
+def test_the_idempotency_key_survives(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """A client that repeats its submit after the loss gets its batch, not a second one."""
+    spec = submitter.submit(5, SEED, idempotency_key="k")
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    assert submitter.submit(5, SEED, idempotency_key="k") == spec
+
+
+def test_what_was_leased_before_is_refused_after(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """A slot that slept through the loss can neither commit nor renew nor reclaim: tokens are never given out twice."""
+    spec = submitter.submit(5, SEED)
+    old = [lease for _ in range(5) if (lease := claim(connection, spec.id))]
+    assert len(old) == 5
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    new = claim(connection, spec.id)
+    assert new is not None
+    before = counted(connection, spec.id)
+    for lease in old:
+        verdict = ranges.commit(connection, lease, slice_of(lease.first, [1.0]), lease_seconds=60, slice_seconds=1)
+        assert verdict.word == "stale"
+    tokens = [lease.token for lease in old]
+    assert ranges.renew(connection, tokens, lease_seconds=60) == tokens
+    assert ranges.reclaim(connection, tokens) == []
+    assert counted(connection, spec.id) == before == {"RUNNING": 1, "PENDING": 4}
+    assert new.token not in tokens
+
+
+# ---- rebuild of a batch that is there -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_known_batch_is_left_as_it_is(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, ended: bool
+) -> None:
+    """A batch that was submitted before anybody recovered keeps its records, statistics and failures."""
+    connection.command("DEL", keys.MARKER)
+    spec = submitter.submit(5, SEED)
+    lease = claim(connection, spec.id)
+    assert lease is not None
+    # One job failed, one was committed, one has its file and its commit is on the way.
+    ranges.commit(connection, lease, slice_of(1, [0.0], failed=[1]), lease_seconds=60, slice_seconds=1)
+    run_jobs(connection, root, spec.id, None if ended else 1)
+    if not ended:
+        assert claim(connection, spec.id)
+        write_job(root, spec, 3)
+    before = {key: value for key, value in dump(connection).items() if key.startswith(b"bs:batch:")}
+    assert again(connection, redis_url, root) == 1
+    after = {key: value for key, value in dump(connection).items() if key.startswith(b"bs:batch:")}
+    assert sorted(key for key in before | after if before.get(key) != after.get(key)) == []
+    assert audit(connection, root, spec.id) == []
+
+
+def test_a_recovery_that_died_half_way_is_done_again(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first try entered runs on meanwhile and is not counted twice; what it did not enter comes back too."""
+    specs = [submitter.submit(5, SEED) for _ in range(2)]
+    connection.command("FLUSHALL")
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "raise_last_id", lambda *_: (_ for _ in ()).throw(InterruptedError))
+        with pytest.raises(InterruptedError):
+            again(connection, redis_url, root)
+    assert batches.all_ids(connection) == [specs[0].id]
+    lease = claim(connection, specs[0].id)
+    assert lease is not None
+    write_job(root, specs[0], 1)
+    assert again(connection, redis_url, root) == 2
+    work = slice_of(1, [float(expected_row(SEED, 1)[1])])
+    assert ranges.commit(connection, lease, work, lease_seconds=60, slice_seconds=1, give_back=True).word == "released"
+    run_jobs(connection, root, specs[0].id)
+    for spec in specs:
+        assert_whole(connection, root, spec)
+
+
+def test_rebuild_counts_what_it_kept(submitter: Submitter, connection: Connection, redis_url: str, root: Path) -> None:
+    """The number of kept jobs comes back, also over several chunks of files."""
+    spec = submitter.submit(300, SEED)
+    run_jobs(connection, root, spec.id, 123)
+    connection.command("FLUSHALL")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recovery, "CHUNK_JOBS", 7)
+        assert rebuild(connection, queue.make_app(redis_url), root / str(spec.id), spec) == 123
+    assert audit(connection, root, spec.id) == []
+
+
+def test_a_batch_whose_jobs_are_all_done_only_gets_its_results(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Killed between the last job and the results files: nothing runs, the batch waits to be finished."""
+    spec = submitter.submit(5, SEED)
+    run_jobs(connection, root, spec.id)
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    assert batches.finishing(connection) == [spec.id]
+    assert ranges.owed(connection, queue.QUEUE) == (0, 0)
+    assert_whole(connection, root, spec)
+
+
+def test_a_spec_that_cannot_be_read_stops_nobody(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """A torn batch.json is passed over, the batches beside it come back."""
+    broken, good = submitter.submit(5, SEED), submitter.submit(5, SEED)
+    (root / str(broken.id) / "batch.json").write_text('{"id": 1, "jo')
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 1
+    assert batches.all_ids(connection) == [good.id]
+    assert submitter.submit(1).id > good.id
+
+
+def test_resume_needs_a_batch(submitter: Submitter, root: Path) -> None:
+    """Resume rebuilds the start-up batch with the same seed, whatever else is given."""
+    given = Settings(_env_file=None, num_jobs=5, seed=9, output_dir=root)  # type: ignore[call-arg]
+    first = submitter.start_up(given, "c1")
+    assert dataclasses.replace(submitter.resume()) == first
+
+
+# ---- gaps -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=300))
+@settings(deadline=None)
+def test_gaps_are_exactly_what_is_not_done(done: list[bool]) -> None:
+    """The ranges cover each job that is not done once, and no other; they are as few as possible and in order."""
+    found = gaps(np.array(done))
+    covered = [index for first, count in found for index in range(first, first + count)]
+    assert covered == [index for index, is_done in enumerate(done, 1) if not is_done]
+    assert all(first + count < following for (first, count), (following, _) in zip(found, found[1:], strict=False))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=60),
+    st.booleans(),
+    st.integers(2, 12),
+)
+@settings(deadline=None)
+def test_too_many_gaps_are_joined_over_the_shortest_runs(
+    runs: list[tuple[int, int]], starts_done: bool, most: int
+) -> None:
+    """At most that many ranges cover all that is not done, in order, and run again as few done jobs as possible."""
+    done = np.concatenate([np.repeat([starts_done, not starts_done], run) for run in runs])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recovery, "MOST_RANGES", most)
+        found = gaps(done)
+    assert len(found) <= most
+    covered = np.zeros(len(done), dtype=bool)
+    for first, count in found:
+        assert not covered[first - 1 : first - 1 + count].any()
+        covered[first - 1 : first - 1 + count] = True
+    assert covered[~done].all()
+    assert all(a + b < c for (a, b), (c, _) in zip(found, found[1:], strict=False))
+    edges = np.flatnonzero(np.diff(np.concatenate(([True], done, [True])).astype(np.int8)))
+    between = sorted(edges[2::2] - edges[1:-1:2])
+    assert int((covered & done).sum()) == sum(between[: max(0, len(between) + 1 - most)])
+
+
+def test_every_other_job_of_many_is_missing() -> None:
+    """With the real limit: 20,000 gaps become 4096 ranges that cover them all."""
+    done = np.arange(40_000) % 2 == 0
+    found = gaps(done)
+    assert len(found) == recovery.MOST_RANGES
+    covered = np.concatenate([np.arange(first - 1, first - 1 + count) for first, count in found])
+    assert len(np.unique(covered)) == len(covered)
+    assert not set(np.flatnonzero(~done)) - set(covered)

@@ -65,9 +65,8 @@ def single_jobs(client: Client, root: Path, requests: int) -> None:
         while not (path.parent / "summary.json").exists():
             time.sleep(0.002)
     waits.sort()
-    print(
-        f"single job, request to CSV: median {statistics.median(waits):.1f} ms, 95 % {waits[int(requests * 0.95)]:.1f} ms"
-    )
+    late = waits[int(requests * 0.95)]
+    print(f"single job, request to CSV: median {statistics.median(waits):.1f} ms, 95 % {late:.1f} ms")
 
 
 def share_in_jobs(engine: Engine, job_seconds: float, jobs: int) -> None:
@@ -79,9 +78,8 @@ def share_in_jobs(engine: Engine, job_seconds: float, jobs: int) -> None:
     slot_seconds = 2 * (view.ended - view.started)
     share = jobs * job_seconds / slot_seconds
     commands = (_commands(engine) - before) / slot_seconds
-    print(
-        f"jobs of {job_seconds * 1000:g} ms: {share:.1%} of the slots' time in jobs, {commands:.0f} Redis commands per slot-second"
-    )
+    said = f"{share:.1%} of the slots' time in jobs, {commands:.0f} Redis commands per slot-second"
+    print(f"jobs of {job_seconds * 1000:g} ms: {said}")
 
 
 def big_batch(engine: Engine, client: Client, jobs: int, *, finish: bool) -> None:
@@ -94,9 +92,8 @@ def big_batch(engine: Engine, client: Client, jobs: int, *, finish: bool) -> Non
         if view.started:
             break
         time.sleep(0.0005)
-    print(
-        f"{jobs:,} jobs: accepted after {(answered - begin) * 1000:.0f} ms, first job after {(view.started - begin) * 1000:.0f} ms"
-    )
+    accept_ms, first_ms = (answered - begin) * 1000, (view.started - begin) * 1000
+    print(f"{jobs:,} jobs: accepted after {accept_ms:.0f} ms, first job after {first_ms:.0f} ms")
     if finish:
         while not view.ended:
             time.sleep(0.5)

@@ -26,8 +26,11 @@ class Embedded:
     private: bool
 
     def environment(self) -> dict[str, str]:
-        """What its processes get: the settings, and no terminal colours in what is piped."""
-        return {**self.settings.environment(), "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+        """What its processes get: the settings, and the log format of our terminal, since theirs is a pipe."""
+        given = self.settings.environment()
+        if self.settings.log_format == "auto" and sys.stderr.isatty():
+            given["LOG_FORMAT"] = "console"
+        return {**given, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def check_outputs(root: Path) -> None:

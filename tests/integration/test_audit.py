@@ -170,7 +170,9 @@ def test_damage_to_a_finished_batch_is_found(connection: Connection, root: Path,
 
 def first_waiting(connection: Connection, batch: int) -> str:
     """The token of the waiting range with the lowest job."""
-    found = [t for t in ranges.open_ranges(connection, batch) if connection.command("ZSCORE", keys.ranges(batch), t.token)]
+    found = [
+        t for t in ranges.open_ranges(connection, batch) if connection.command("ZSCORE", keys.ranges(batch), t.token)
+    ]
     return min(found, key=lambda ticket: ticket.first).token
 
 

@@ -333,7 +333,7 @@ def test_without_redis(make_client: MakeClient, root: Path) -> None:
 def cli(*arguments: object, **settings: object) -> "subprocess.CompletedProcess[str]":
     """Run ``batchsim`` as a user does, away from any .env."""
     return subprocess.run(
-        support.python("-m", "batchsim.cli", *(str(argument) for argument in arguments)),
+        support.python("-m", "batchsim", *(str(argument) for argument in arguments)),
         env=support.environment(**settings), cwd="/", capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
@@ -452,7 +452,16 @@ def foreign_server(status: int, body: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(200, b"<html>"), (200, b""), (200, b"[]"), (404, b"<html>"), (404, b"[1]"), (502, b"oh"), (500, b"null"), (0, b"")],
+    [
+        (200, b"<html>"),
+        (200, b""),
+        (200, b"[]"),
+        (404, b"<html>"),
+        (404, b"[1]"),
+        (502, b"oh"),
+        (500, b"null"),
+        (0, b""),
+    ],
 )
 def test_a_server_that_is_not_ours(status: int, body: bytes) -> None:
     """A proxy's page, an empty answer, a connection that breaks: an error of ours, never another."""

@@ -110,7 +110,12 @@ def test_the_summary_is_what_numpy_says_of_the_column(connection: Connection, ro
     text = (place / "summary.json").read_text()
     summary = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert summary["counters"] == {"COMPLETED": 87, "FAILED": 3, "CANCELLED": 10}
-    assert (summary["batch"], summary["jobs"], summary["seed"], summary["state"]) == (mixed.id, JOBS, mixed.seed, "FAILED")
+    assert (summary["batch"], summary["jobs"], summary["seed"], summary["state"]) == (
+        mixed.id,
+        JOBS,
+        mixed.seed,
+        "FAILED",
+    )
     assert (summary["created"], summary["ended"]) == (view.created, view.ended)
     table = pq.read_table(place / "results.parquet").to_pydict()
     for name in OUTPUTS:
@@ -123,9 +128,7 @@ def test_the_summary_is_what_numpy_says_of_the_column(connection: Connection, ro
 
 
 @pytest.mark.parametrize("done", [0, 1])
-def test_a_summary_of_none_or_one_value(
-    submitter: Submitter, connection: Connection, root: Path, done: int
-) -> None:
+def test_a_summary_of_none_or_one_value(submitter: Submitter, connection: Connection, root: Path, done: int) -> None:
     """Without values there are no moments, of one value no deviation; the JSON has no NaN."""
     spec = submitter.submit(2)
     run(connection, spec.id, most=done)
@@ -188,9 +191,7 @@ def test_a_dead_writer_is_replaced(connection: Connection, root: Path, mixed: Ba
     assert len(rows(root / str(mixed.id))) == JOBS
 
 
-def test_a_start_up_batch_that_was_archived_meanwhile(
-    submitter: Submitter, connection: Connection, root: Path
-) -> None:
+def test_a_start_up_batch_that_was_archived_meanwhile(submitter: Submitter, connection: Connection, root: Path) -> None:
     """Its results go to where its files are now, and nothing beside the next start-up batch's files."""
     given = Settings(_env_file=None, num_jobs=5, seed=1, output_dir=root)  # type: ignore[call-arg]
     first = submitter.start_up(given, "c1")

@@ -125,7 +125,14 @@ def test_kept_jobs_have_their_results_in_the_ledger(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0" * 52, b"numbers,sum,mean\r\n", b"numbers,sum,mean\r\n,,\r\n", b"\xff\xfe", b'numbers,sum\r\n"[1]",3\r\n'],
+    [
+        b"",
+        b"\0" * 52,
+        b"numbers,sum,mean\r\n",
+        b"numbers,sum,mean\r\n,,\r\n",
+        b"\xff\xfe",
+        b'numbers,sum\r\n"[1]",3\r\n',
+    ],
 )
 def test_a_file_that_cannot_be_read_is_not_done(
     submitter: Submitter, connection: Connection, redis_url: str, root: Path, content: bytes
@@ -241,9 +248,7 @@ def test_no_id_is_used_again(submitter: Submitter, connection: Connection, redis
     assert outputs.read_spec(root / str(specs[2].id)) == specs[2]
 
 
-def test_the_idempotency_key_survives(
-    submitter: Submitter, connection: Connection, redis_url: str, root: Path
-) -> None:
+def test_the_idempotency_key_survives(submitter: Submitter, connection: Connection, redis_url: str, root: Path) -> None:
     """A client that repeats its submit after the loss gets its batch, not a second one."""
     spec = submitter.submit(5, SEED, idempotency_key="k")
     connection.command("FLUSHALL")

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from common import outputs, queue, recovery
 from common.batch import BatchSpec, check
-from common.errors import Conflict, InvalidInput
+from common.errors import Conflict, InvalidInput, StorageUnavailable
 from common.ledger import Connection, batches
 from common.ledger.batches import BatchView
 from common.ledger.ranges import Ticket
@@ -58,7 +58,11 @@ class Submitter:
             startup=startup,
             key=idempotency_key,
         )
-        outputs.prepare(self._root, spec)
+        try:
+            outputs.prepare(self._root, spec)
+        except StorageUnavailable:
+            outputs.discard(self._root, spec)
+            raise
         accepted, ranges = batches.submit(
             self._connection, spec, idempotency_key=idempotency_key, key_seconds=key_seconds, slots=self._slots
         )

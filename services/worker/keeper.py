@@ -53,11 +53,11 @@ class Keeper:
             name,
             lease_seconds=settings.lease_seconds,
             slice_seconds=settings.slice_seconds,
-            clock=time.monotonic,
+            clock=_clock,
         )
         self._stopped = threading.Event()
         self._renewed = self._beaten = 0.0
-        self._consuming_at = self.loop_seen = time.monotonic()
+        self._consuming_at = self.loop_seen = _clock()
         self._drain_deadline: float | None = None
 
     def start(self) -> None:
@@ -78,14 +78,14 @@ class Keeper:
     def drain(self) -> None:
         """A shutdown begins: slots stop at the next job boundary, and have the grace time for it. Twice: stop now."""
         self._board.drain()
-        now = time.monotonic()
+        now = _clock()
         again = self._drain_deadline is not None
         self._drain_deadline = now if again else now + self._settings.shutdown_grace_seconds
 
     def _run(self) -> None:
         while not self._stopped.wait(ROUND_SECONDS):
             try:
-                self._round(time.monotonic())
+                self._round(_clock())
             except (BatchSimError, OperationalError) as error:
                 log.warning("keeper.round_failed", error=str(error))
 
@@ -137,8 +137,11 @@ class Keeper:
         os._exit(0)
 
     def _watch_loop(self, now: float) -> None:
-        """Alive but silent: the loop stands, or slots idle beside a queue that does not move. Ends the process then."""
-        idle = any(not entry.token for entry in self._board.entries())
+        """Alive but silent: the loop stands, or all slots idle beside a full queue. Ends the process then.
+
+        While a slot is at work the worker is left alone: ending it would cost that job.
+        """
+        idle = not any(entry.token for entry in self._board.entries())
         queued = int(self._connection.command("LLEN", queue.QUEUE)) if idle else 0
         if not (idle and queued):
             self._consuming_at = now
@@ -167,9 +170,14 @@ def pulse(keeper: Keeper) -> Callable[[], None]:
     """What Celery's loop calls to show that it turns."""
 
     def beat() -> None:
-        keeper.loop_seen = time.monotonic()
+        keeper.loop_seen = _clock()
 
     return beat
+
+
+def _clock() -> float:
+    """Seconds that go on while the machine sleeps, so that we notice that we were away; where there are such."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _lives(pid: int) -> bool:

@@ -49,29 +49,29 @@ class Slot:
 
     def serve(self, batch: int, token: str) -> None:
         """Take the range that this ticket stands for, if one still waits, and work on it as long as it is our turn."""
-        settings = self._settings
-        lease, rest = self._persist(
-            lambda: ranges.claim(
-                self._connection,
-                (batch, token),
-                worker=self._worker,
-                slot=self._name,
-                lease_seconds=settings.lease_seconds,
-                slice_seconds=settings.slice_seconds,
-                jobs_per_task=settings.jobs_per_task,
-            )
-        )
-        if lease is None:
-            log.debug("ticket.stale", batch=batch, token=token)
-            return
-        self._board.write(self._index, os.getpid(), lease.token)
         try:
-            self._publish(rest)
+            lease, cut_off = self._persist(lambda: self._claim(batch, token))
+            if lease is None:
+                log.debug("ticket.stale", batch=batch, token=token)
+                return
+            self._board.write(self._index, os.getpid(), lease.token)
+            self._publish(cut_off)
             self._work(lease)
         except Draining:
-            log.warning("range.left", batch=lease.batch, range=range_text(lease.batch, lease.first, lease.count))
+            log.warning("range.left", batch=batch, token=token)
         finally:
             self._board.write(self._index, os.getpid())
+
+    def _claim(self, batch: int, token: str) -> tuple[Lease | None, tuple[str, ...]]:
+        return ranges.claim(
+            self._connection,
+            (batch, token),
+            worker=self._worker,
+            slot=self._name,
+            lease_seconds=self._settings.lease_seconds,
+            slice_seconds=self._settings.slice_seconds,
+            jobs_per_task=self._settings.jobs_per_task,
+        )
 
     def _work(self, lease: Lease) -> None:
         current: Lease | None = lease
@@ -110,9 +110,7 @@ class Slot:
         )
         self._publish(verdict.tickets)
         if verdict.word == "shrunk":
-            return self._commit(
-                lease, shortened(work, self._jobs[lease.batch].outputs, verdict.count), give_back=give_back
-            )
+            return self._commit(lease, shortened(work, BatchJob.outputs, verdict.count), give_back=give_back)
         if verdict.word == "stale":
             log.warning("range.lost", batch=lease.batch, range=range_text(lease.batch, lease.first, lease.count))
             return None

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from common import outputs, queue
+from common import queue
 from common.batch import BatchSpec, JobState
 from common.errors import BatchSimError
 from common.ledger import Connection, batches, keys, ranges, workers

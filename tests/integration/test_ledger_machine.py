@@ -116,7 +116,7 @@ class LedgerMachine(RuleBasedStateMachine):
         choice=CHOICE, kind=st.sampled_from(["any", "waiting", "lost", "foreign"]), most=st.sampled_from([0, 0, 1, 3])
     )
     def claim(self, choice: int, kind: str, most: int) -> None:
-        """Any message, new or delivered before, or one that names nothing: a waiting range of the least served batch."""
+        """Any message, new or delivered before, or of nothing: a range of the least served batch."""
         message = self._message(choice, kind)
         before = dict(self.waiting)
         least = self.connection.command("ZRANGE", keys.WAITING, 0, 0)
@@ -460,8 +460,8 @@ def _results(work: Slice) -> Iterator[tuple[int, JobState, float]]:
 
 def test_whatever_happens_the_ledger_agrees_with_a_model(connection: Connection) -> None:
     """Claims, commits, replays, deaths, shares and cancels in any order leave one result a job, and all ends."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: LedgerMachine(connection),
+    run_state_machine_as_test(
+        lambda: LedgerMachine(connection),  # type: ignore[arg-type]
         settings=settings(
             max_examples=60,
             stateful_step_count=40,

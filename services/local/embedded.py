@@ -14,6 +14,7 @@ from services.local import redis_server
 from services.local.supervisor import Supervisor
 
 OWNER_LOCK = ".owner.lock"
+EXIT_FAILED = 1
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ import time
 
 from common.batch import INITIAL_RANGES
 from common.settings import Settings
-from services.local.embedded import embedded
+from services.local.embedded import EXIT_FAILED, embedded
+from services.local.relay import Relay
 from services.local.supervisor import ProcessDied
-
-EXIT_FAILED = 1
 
 
 def run(settings: Settings, *, resume: bool = False) -> int:
@@ -31,22 +30,3 @@ def run(settings: Settings, *, resume: bool = False) -> int:
     except ProcessDied as error:
         print(f"batchsim: {error.message}", file=sys.stderr)  # noqa: T201 - a command's answer
         return EXIT_FAILED
-
-
-class Relay:
-    """Passes the parts' lines on, and keeps them until there is a display to pass them to."""
-
-    def __init__(self) -> None:
-        self._kept: list[str] = []
-        self._show = self._kept.append
-
-    def __call__(self, line: str) -> None:
-        """Show a line."""
-        self._show(line)
-
-    def attach(self, show: object) -> None:
-        """From now on show lines with ``show``."""
-        assert callable(show)
-        self._show = show
-        for line in self._kept:
-            show(line)

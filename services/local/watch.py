@@ -12,9 +12,9 @@ from common.jobs import Jobs
 from common.ledger import Connection, batches
 from common.ledger.batches import BatchView
 from common.submission import Submitter
-from services.local.embedded import Embedded
+from services.local.embedded import EXIT_FAILED, Embedded
 from services.local.progress import make_progress
-from services.local.run import EXIT_FAILED, Relay
+from services.local.relay import Relay
 
 FIRST_POLL_SECONDS = 0.02
 SLOWEST_POLL_SECONDS = 0.25

@@ -75,6 +75,27 @@ def test_kill_9_of_a_worker(running: tuple[Compose, int]) -> None:
     finish(stack, batch)
 
 
+@pytest.mark.parametrize("way", ["pause", "disconnect"])
+def test_worker_out_of_touch_for_longer_than_its_lease(running: tuple[Compose, int], way: str) -> None:
+    """Its ranges run elsewhere meanwhile; when it is back its late commits are refused, and nothing counts twice."""
+    stack, batch = running
+    victim = stack.containers("worker")[0]
+    network = f"{stack.project}_default"
+    begin, end = {
+        "pause": (("pause", victim), ("unpause", victim)),
+        "disconnect": (("network", "disconnect", network, victim), ("network", "connect", network, victim)),
+    }[way]
+    docker(*begin)
+    try:
+        stack.wait_completed(batch)
+    finally:
+        docker(*end)
+    finish(stack, batch)
+    stack.wait_healthy(workers=2, timeout=90)
+    said = stack.compose("exec", "--no-TTY", "api", "batchsim", "doctor").stdout
+    assert f"batch {batch}: {JOBS:,} jobs, nothing wrong (ledger, files, and a sample run again)" in said
+
+
 def test_another_num_jobs_starts_another_batch_and_keeps_the_old_files(busy: Compose) -> None:
     old = busy.wait_completed()
     busy.set(NUM_JOBS=7)

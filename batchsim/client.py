@@ -1,8 +1,10 @@
 """Talk to a server over HTTP."""
 
 import json
+from http.client import HTTPException, InvalidURL
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from common.errors import BatchSimError, BrokerUnavailable, InvalidInput
@@ -16,6 +18,10 @@ class Client:
     def __init__(self, url: str, token: str = "") -> None:
         if not url.startswith(("http://", "https://")):
             raise InvalidInput(f"--url={url}: must start with http:// or https://", field="url")
+        try:
+            urlsplit(url)
+        except ValueError as error:
+            raise InvalidInput(f"--url={url}: {error}", field="url") from None
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -35,24 +41,30 @@ class Client:
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
-        request = Request(self._url + path, data, method=method)  # noqa: S310 - the scheme was checked
-        for name, value in {**self._headers, **(headers or {}), "Content-Type": "application/json"}.items():
-            request.add_header(name, value)
+        given = {**self._headers, **(headers or {}), "Content-Type": "application/json"}
         try:
+            request = Request(self._url + path, data, given, method=method)  # noqa: S310 - the scheme was checked
             with urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
-                found: dict[str, Any] = json.load(response)
-                return found
+                found = json.load(response)
         except HTTPError as error:
             raise _problem(error) from None
-        except (URLError, TimeoutError) as error:
-            reason = getattr(error, "reason", error)
+        except InvalidURL as error:
+            raise InvalidInput(f"--url={self._url}: {error}", field="url") from None
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
             raise BrokerUnavailable(f"{self._url} does not answer: {reason}") from None
+        except ValueError as error:
+            raise BatchSimError(f"{self._url} does not answer as a batchsim server: {error}") from None
+        if not isinstance(found, dict):
+            raise BatchSimError(f"{self._url} does not answer as a batchsim server")
+        return found
 
 
 def _problem(error: HTTPError) -> BatchSimError:
     try:
-        detail = json.load(error).get("detail", error.reason)
-    except ValueError:
-        detail = error.reason
+        body = json.load(error)
+    except (ValueError, OSError, HTTPException):
+        body = None
+    detail = body.get("detail", error.reason) if isinstance(body, dict) else error.reason
     kind = InvalidInput if 400 <= error.code < 500 else BatchSimError
     return kind(f"{error.code}: {detail}")

@@ -39,13 +39,10 @@ def _report(spec: BatchSpec, problems: list[str], how: str) -> Iterator[tuple[st
 
 
 def _on_volume(root: Path) -> Iterator[BatchSpec]:
-    places = [
-        root,
-        *sorted(
-            (entry for entry in root.iterdir() if outputs.BATCH_NAME.fullmatch(entry.name)), key=lambda e: int(e.name)
-        ),
-    ]
-    for place in places if root.is_dir() else ():
+    if not root.is_dir():
+        return
+    named = [entry for entry in root.iterdir() if outputs.BATCH_NAME.fullmatch(entry.name)]
+    for place in [root, *sorted(named, key=lambda entry: int(entry.name))]:
         spec = outputs.read_spec(place)
         if spec is not None:
             yield spec

@@ -101,6 +101,9 @@ def _range_problems(connection: Connection, view: BatchView) -> Iterator[str]:
     spans = sorted((ticket.first, ticket.count) for ticket in ranges.open_ranges(connection, view.spec.id))
     if sum(count for _, count in spans) != open_jobs:
         yield f"{open_jobs} jobs are open, but the ranges that wait or are leased have {sum(c for _, c in spans)}."
+    for first, count in spans:
+        if first < 1 or first + count - 1 > view.spec.jobs:
+            yield f"The open range {first} … {first + count - 1} is outside of the batch's {view.spec.jobs} jobs."
     for (first, count), (following, _) in pairwise(spans):
         if first + count > following:
             yield f"Jobs {following} … {first + count - 1} are in two ranges."

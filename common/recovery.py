@@ -125,8 +125,12 @@ def _restore_chunk(
 
 
 def _values(place: Path, index: int, names: Sequence[str]) -> tuple[float, ...] | None:
+    path = place / outputs.job_name(index)
     try:
-        row = next(outputs.read_rows(place / outputs.job_name(index)))
+        # A file that was cut short may still look like a row: 552,5 of 552,55.2.
+        if not path.read_bytes().endswith(b"\r\n"):
+            return None
+        row = next(outputs.read_rows(path))
         return tuple(float(row[name]) for name in names)
     except (OSError, ValueError, TypeError, KeyError, StopIteration):
         return None

@@ -48,7 +48,7 @@ class Submitter:
         """
         check(jobs, seed, job_seconds)
         if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
-            return self._known(known, jobs, seed)
+            return self._known(known, jobs, seed, job_seconds)
         batch_id = batches.new_id(self._connection, outputs.highest_id(self._root))
         spec = BatchSpec(
             batch_id,
@@ -69,7 +69,7 @@ class Submitter:
         if accepted != spec.id:
             # Another request with the same key was faster: what was prepared for this one is no batch.
             outputs.discard(self._root, spec)
-            return self._known(accepted, jobs, seed)
+            return self._known(accepted, jobs, seed, job_seconds)
         try:
             queue.publish(self._app, [Ticket(accepted, *span) for span in ranges])
         except OperationalError as error:
@@ -78,11 +78,11 @@ class Submitter:
         log.info("batch.submitted", batch=accepted, jobs=jobs, seed=spec.seed)
         return spec
 
-    def _known(self, batch_id: int, jobs: int, seed: int | None) -> BatchSpec:
+    def _known(self, batch_id: int, jobs: int, seed: int | None, job_seconds: float) -> BatchSpec:
         spec = batches.view(self._connection, batch_id).spec
-        if spec.jobs != jobs or seed not in (None, spec.seed):
+        if (spec.jobs, spec.job_seconds) != (jobs, job_seconds) or seed not in (None, spec.seed):
             raise Conflict(
-                f"This Idempotency-Key belongs to batch {spec.id}, which has other jobs or another seed.",
+                f"This Idempotency-Key belongs to batch {spec.id}, which has other jobs, job_seconds or another seed.",
                 field="Idempotency-Key",
             )
         return spec

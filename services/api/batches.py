@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
-from common.batch import JobState
+from common.batch import MAX_JOB_SECONDS, JobState
 from common.errors import InvalidInput
 from common.jobs import Jobs
 from common.ledger import batches
@@ -107,7 +107,10 @@ def _brief(view: BatchView) -> dict[str, Any]:
 
 
 def _body() -> dict[str, Any]:
-    body = request.get_json()
+    try:
+        body = request.get_json()
+    except RecursionError:
+        raise InvalidInput("The body is nested too deeply") from None
     if not isinstance(body, dict):
         raise InvalidInput('The body must be a JSON object such as {"jobs": 1000}', field="body")
     unknown = sorted(set(body) - set(FIELDS))
@@ -120,6 +123,8 @@ def _seconds(body: dict[str, Any]) -> float:
     value = body.get("job_seconds", 0)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput("job_seconds must be a number", field="job_seconds")
+    if abs(value) > MAX_JOB_SECONDS:
+        raise InvalidInput(f"job_seconds must be from 0 to {MAX_JOB_SECONDS}", field="job_seconds")
     return float(value)
 
 

@@ -204,7 +204,6 @@ def test_a_range_that_is_missing_is_found(connection: Connection, root: Path, ru
     assert "10 jobs are open, but the ranges that wait or are leased have 9" in problem
 
 
-@pytest.mark.xfail(strict=True, reason="the audit does not hold the ranges against the number of jobs")
 def test_a_range_outside_of_the_batch_is_found(connection: Connection, root: Path, running: BatchSpec) -> None:
     """As many jobs as are open, but one of them is none of the batch's."""
     connection.command("HSET", keys.leased_range(first_waiting(connection, running.id)), "first", JOBS + 1)

@@ -148,7 +148,6 @@ def test_a_file_that_cannot_be_read_is_not_done(
     assert_whole(connection, root, spec)
 
 
-@pytest.mark.xfail(strict=True, reason="a row that was cut within its last number, or its line end, is read as whole")
 def test_a_torn_file_is_not_done_wherever_it_was_torn(
     submitter: Submitter, connection: Connection, redis_url: str, root: Path
 ) -> None:

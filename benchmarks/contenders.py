@@ -2,13 +2,8 @@
 
 import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-
-from celery import Celery, group
 
 from common import outputs
 from common.batch import BatchSpec
@@ -57,58 +52,3 @@ def pool(root: Path, jobs: int, slots: int = 2) -> float:
         begin = time.perf_counter()
         workers.map(_run, range(1, jobs + 1))
         return time.perf_counter() - begin
-
-
-app = Celery("plain", broker=os.environ.get("BENCH_BROKER", ""))
-app.conf.update(task_ignore_result=True, worker_prefetch_multiplier=64, worker_hijack_root_logger=False)
-
-
-@app.task(name="plain.job")
-def job(root: str, jobs: int, index: int) -> None:
-    """One job as one Celery task."""
-    if not _job:
-        _open(root, jobs)
-    _job[0].run(index)
-
-
-def celery(root: Path, jobs: int, url: str, *, chunk: int = 1, slots: int = 2) -> float:
-    """Plain Celery: one task a job, or ``chunks`` of ``chunk`` jobs; seconds from the first send to the last file."""
-    broker = url.replace("unix://", "redis+socket://")
-    outputs.prepare(root, BatchSpec(1, jobs, 42))
-    app.conf.broker_url = broker
-    worker = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "benchmarks.contenders",
-            "worker",
-            "-c",
-            str(slots),
-            "-l",
-            "ERROR",
-            "-q",
-        ],
-        env={**os.environ, "BENCH_BROKER": broker},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        app.control.ping(timeout=10, limit=1)
-        begin = time.perf_counter()
-        if chunk > 1:
-            job.chunks(((str(root), jobs, index) for index in range(1, jobs + 1)), chunk).group().apply_async()
-        else:
-            group(job.s(str(root), jobs, index) for index in range(1, jobs + 1)).apply_async()
-        _wait_for_files(root / "1", jobs)
-        return time.perf_counter() - begin
-    finally:
-        os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
-
-
-def _wait_for_files(place: Path, jobs: int) -> None:
-    while sum(1 for entry in os.scandir(place) if entry.name.startswith("job_")) < jobs:
-        time.sleep(0.05)

@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--all", action="store_true", help="also Pool, plain Celery and Celery chunks (slow above 10k)")
+    parser.add_argument("--all", action="store_true", help="also multiprocessing.Pool, as the original used it")
     parser.add_argument("--durability", default="slice", choices=("none", "slice", "file"))
     parser.add_argument("--dir", type=Path, help="where to write (default: beside this checkout)")
     options = parser.parse_args()
@@ -48,8 +48,6 @@ def measure(base: Path, jobs: int, rounds: int, *, every: bool, durability: str)
         }
         if every:
             runs["multiprocessing.Pool"] = lambda root: contenders.pool(root, jobs)
-            runs["Celery, a task a job"] = lambda root: contenders.celery(root, jobs, engine.url)
-            runs["Celery chunks of 100"] = lambda root: contenders.celery(root, jobs, engine.url, chunk=100)
         for number in range(rounds):
             for name, run in runs.items():
                 root = base / f"{number}-{len(seconds.get(name, []))}-{name.split()[0]}{len(name)}"

@@ -3,7 +3,7 @@
 # Universal: the same versions on every platform and Python that the project supports.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-lock() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" "$@"; }
+lock() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" "$@"; }
 lock pyproject.toml -o requirements/run.txt
 lock pyproject.toml --extra test -c requirements/run.txt -o requirements/test.txt
 lock requirements/build.in -o requirements/build.txt

@@ -82,6 +82,6 @@ def test_a_wrong_value_is_named_in_one_line(image: str, setting: str, named: str
 
 
 def test_the_image_has_no_build_tools(image: str) -> None:
-    left = "ls -d /build /wheels /opt/* /opt/venv/bin/pip /root/.cache; python -c 'import hatchling' 2>&1 | tail -1"
+    left = "ls -d /build /wheels /opt/* /opt/venv/bin/pip ~root/.cache; python -c 'import hatchling' 2>&1 | tail -1"
     done = docker("run", "--rm", image, "sh", "-c", left)
     assert done.stdout.splitlines() == ["/opt/venv", "ModuleNotFoundError: No module named 'hatchling'"]

@@ -109,8 +109,12 @@ def _range_problems(connection: Connection, view: BatchView) -> Iterator[str]:
             yield f"Jobs {following} … {first + count - 1} are in two ranges."
     dtype = record_dtype(Jobs.outputs)
     for first, count in spans:
-        records = table.read(connection, view.spec.id, first, min(count, CHUNK_JOBS), dtype)
-        if (records["state"] != 0).any():
+        pieces = range(first, first + count, CHUNK_JOBS)
+        states = (
+            table.read(connection, view.spec.id, start, min(CHUNK_JOBS, first + count - start), dtype)["state"]
+            for start in pieces
+        )
+        if any((piece != JobState.PENDING).any() for piece in states):
             yield f"The open range {first} … {first + count - 1} has jobs that have ended."
 
 

@@ -66,6 +66,9 @@ def prepare(root: Path, spec: BatchSpec) -> None:
         place.mkdir(parents=True, exist_ok=True)
         staging(root, spec).mkdir(exist_ok=True)
         write_synced(place / SPEC_NAME, spec.to_json().encode() + b"\n")
+        if place != root:
+            # The new directory's own name is an entry of its parent.
+            _sync_directory(root)
     except OSError as error:
         raise StorageUnavailable(f"{root}: {error.strerror}: {error.filename}", field="OUTPUT_DIR") from error
 
@@ -89,7 +92,11 @@ def write_synced(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
@@ -102,6 +109,14 @@ def read_spec(place: Path) -> BatchSpec | None:
         return BatchSpec.from_json((place / SPEC_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def taken(root: Path, batch_id: int) -> bool:
+    """Whether the directory knows of a batch with this number, or of a later start-up batch in ``root`` itself."""
+    if (root / str(batch_id)).exists():
+        return True
+    owner = read_spec(root)
+    return owner is not None and owner.id >= batch_id
 
 
 def highest_id(root: Path) -> int:

@@ -4,6 +4,7 @@
 missing runs again; the same seed gives it the same bytes as if nothing had happened.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -54,17 +55,14 @@ def rebuild(connection: Connection, app: Celery, place: Path, spec: BatchSpec) -
     """Enter a batch from the files in ``place``; returns how many of its jobs were kept. A known one stays as it is."""
     if batches.exists(connection, spec.id):
         return 0
-    done = _finished_jobs(place, spec)
+    done = _read_back(connection, place, spec)
     ranges = gaps(done)
-    kept = np.ones_like(done)
+    # A few finished jobs between gaps are joined with them and run again.
     for first, count in ranges:
-        kept[first - 1 : first - 1 + count] = False
-    found: dict[str, Moments] = {}
-    for start in range(0, spec.jobs, CHUNK_JOBS):
-        _restore_chunk(connection, place, spec, start, kept[start : start + CHUNK_JOBS], found)
-    batches.set_statistics(connection, spec.id, found)
+        done[first - 1 : first - 1 + count] = False
+    batches.set_statistics(connection, spec.id, _keep_only(connection, spec, done))
     outputs.prepare(_root(place, spec), spec)
-    completed = int(kept.sum())
+    completed = int(done.sum())
     _, offered = batches.submit(
         connection, spec, idempotency_key=spec.key, key_seconds=0, completed=completed, ranges=ranges
     )
@@ -95,33 +93,44 @@ def _unfinished(root: Path) -> Iterator[tuple[Path, BatchSpec]]:
             yield place, spec
 
 
-def _finished_jobs(place: Path, spec: BatchSpec) -> np.ndarray:
+def _read_back(connection: Connection, place: Path, spec: BatchSpec) -> np.ndarray:
+    """Write the record of each job whose CSV can be read into the table; returns which jobs those are.
+
+    A power cut can leave an empty or a torn file where nothing was synced: what cannot be read is not done.
+    """
     done = np.zeros(spec.jobs, dtype=bool)
-    for entry in place.iterdir():
-        match = outputs.JOB_NAME.fullmatch(entry.name)
-        if match and int(match[1]) <= spec.jobs:
-            done[int(match[1]) - 1] = True
-    # A power cut can leave an empty or a torn file where nothing was synced: what cannot be read is not done.
-    for index in np.flatnonzero(done):
-        if _values(place, int(index) + 1, Jobs.outputs) is None:
-            done[index] = False
+    with os.scandir(place) as entries:
+        for entry in entries:
+            match = outputs.JOB_NAME.fullmatch(entry.name)
+            if match and int(match[1]) <= spec.jobs:
+                done[int(match[1]) - 1] = True
+    for start in range(0, spec.jobs, CHUNK_JOBS):
+        chunk = done[start : start + CHUNK_JOBS]
+        records = np.zeros(len(chunk), dtype=record_dtype(Jobs.outputs))
+        for position in np.flatnonzero(chunk):
+            values = _values(place, start + int(position) + 1, Jobs.outputs)
+            chunk[position] = values is not None
+            for name, value in zip(Jobs.outputs, values or (), strict=False):
+                records[position][f"out:{name}"] = value
+        records["state"][chunk], records["attempt"][chunk] = JobState.COMPLETED, 1
+        if chunk.any():
+            table.write(connection, spec.id, start + 1, records.tobytes(), records.dtype.itemsize)
     return done
 
 
-def _restore_chunk(
-    connection: Connection, place: Path, spec: BatchSpec, start: int, kept: np.ndarray, found: dict[str, Moments]
-) -> None:
-    records = np.zeros(len(kept), dtype=record_dtype(Jobs.outputs))
-    for position in np.flatnonzero(kept):
-        values = _values(place, start + int(position) + 1, Jobs.outputs)
-        assert values is not None
-        for name, value in zip(Jobs.outputs, values, strict=True):
-            records[position][f"out:{name}"] = value
-    records["state"][kept], records["attempt"][kept] = JobState.COMPLETED, 1
-    if kept.any():
-        table.write(connection, spec.id, start + 1, records.tobytes(), records.dtype.itemsize)
-        for name in Jobs.outputs:
-            found[name] = merge(found.get(name), moments(records[f"out:{name}"][kept]))
+def _keep_only(connection: Connection, spec: BatchSpec, kept: np.ndarray) -> dict[str, Moments]:
+    """Blank the records of all other jobs; returns the statistics of those that are kept."""
+    found: dict[str, Moments] = {}
+    dtype = record_dtype(Jobs.outputs)
+    for start in range(0, spec.jobs, CHUNK_JOBS):
+        chunk = kept[start : start + CHUNK_JOBS]
+        records = table.read(connection, spec.id, start + 1, len(chunk), dtype).copy()
+        if (records["state"][~chunk] != JobState.PENDING).any():
+            records[~chunk] = np.zeros((), dtype=dtype)
+            table.write(connection, spec.id, start + 1, records.tobytes(), dtype.itemsize)
+        for name in Jobs.outputs if chunk.any() else ():
+            found[name] = merge(found.get(name), moments(records[f"out:{name}"][chunk]))
+    return found
 
 
 def _values(place: Path, index: int, names: Sequence[str]) -> tuple[float, ...] | None:

@@ -49,7 +49,10 @@ class Submitter:
         check(jobs, seed, job_seconds)
         if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
             return self._known(known, jobs, seed, job_seconds)
-        batch_id = batches.new_id(self._connection, outputs.highest_id(self._root))
+        batch_id = batches.new_id(self._connection)
+        if outputs.taken(self._root, batch_id):
+            # Redis is younger than the volume.
+            batch_id = batches.new_id(self._connection, outputs.highest_id(self._root))
         spec = BatchSpec(
             batch_id,
             jobs,

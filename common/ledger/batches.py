@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from common.batch import BatchSpec, JobState, batch_state, initial_ranges
+from common.batch import INITIAL_RANGES, BatchSpec, JobState, batch_state, initial_ranges
 from common.errors import NotFound
 from common.jobs import Jobs
 from common.ledger import keys
@@ -72,7 +72,9 @@ def submit(
     jobs whose records are in the table already, and ``ranges`` of the others. A batch that exists is left as it is.
     """
     if ranges is None:
-        ranges = initial_ranges(spec.jobs, slots or int(connection.command("GET", keys.SLOTS) or 0))
+        if spec.jobs > INITIAL_RANGES and not slots:
+            slots = int(connection.command("GET", keys.SLOTS) or 0)
+        ranges = initial_ranges(spec.jobs, slots)
     arguments: list[object] = [spec.id, spec.to_json(), spec.jobs, secrets.token_hex(4), int(spec.startup)]
     arguments += [key_seconds, record_dtype(Jobs.outputs).itemsize, completed]
     for first, count in ranges:

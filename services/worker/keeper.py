@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 
 from common import queue
 from common.errors import BatchSimError, BrokerUnavailable
-from common.ledger import Connection, ranges, workers
+from common.ledger import Connection, batches, ranges, workers
 from common.ledger.workers import HEARTBEAT_SECONDS, WorkerInfo
 from common.recovery import recover
 from common.settings import Settings
@@ -59,6 +59,7 @@ class Keeper:
         self._renewed = self._beaten = 0.0
         self._consuming_at = self.loop_seen = _clock()
         self._drain_deadline: float | None = None
+        self._recovery: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin the rounds; a second call changes nothing."""
@@ -101,9 +102,26 @@ class Keeper:
             self._beaten = now
         if self._drain_deadline is None:
             self._watch_loop(now)
-        recover(self._connection, self._app, self._settings.output_dir)
+        self._recover()
         self._housekeeper.sweep()
         self._write_status(now)
+
+    def _recover(self) -> None:
+        """Rebuild what an emptied Redis has forgotten, in a thread: heartbeat and renewals go on meanwhile."""
+        if batches.is_marked(self._connection) or (self._recovery is not None and self._recovery.is_alive()):
+            return
+        self._recovery = threading.Thread(target=self._rebuild, name="recovery", daemon=True)
+        self._recovery.start()
+
+    def _rebuild(self) -> None:
+        # A connection of its own: reading a million files, its commands may wait longer than a round.
+        connection = Connection(self._settings.broker_url)
+        try:
+            recover(connection, self._app, self._settings.output_dir)
+        except (BatchSimError, OSError, OperationalError) as error:
+            log.warning("recovery.failed", error=str(error))
+        finally:
+            connection.close()
 
     def _renew(self) -> None:
         tokens = [entry.token for entry in self._board.entries() if entry.token and _lives(entry.pid)]

@@ -1,86 +1,20 @@
 """Redis is emptied, the volume stays: what is there is kept, only what is missing runs, and nothing else."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from common import outputs, queue, recovery
-from common.audit import audit, verify
-from common.batch import BatchSpec, JobState
-from common.jobs import Jobs
-from common.ledger import Connection, batches, keys, ranges
-from common.ledger.ranges import Lease
+from common import outputs, queue
+from common.audit import audit
+from common.batch import JobState
+from common.ledger import Connection, batches, ranges
 from common.ledger.table import read, record_dtype
-from common.recovery import gaps, rebuild, recover
 from common.settings import Settings
 from common.submission import Submitter
 from services.worker.finish import finish as write_results
-from tests.support import OUTPUTS, counted, dump, expected_csv, expected_files, expected_row, files, slice_of
-
-SEED = 42
-
-
-@pytest.fixture
-def submitter(connection: Connection, redis_url: str, root: Path) -> Submitter:
-    """Submits to the test's Redis and directory, which is in use already."""
-    batches.mark(connection)
-    return Submitter(connection, queue.make_app(redis_url), root)
-
-
-def again(connection: Connection, redis_url: str, root: Path) -> int:
-    """What a worker does in each round."""
-    return recover(connection, queue.make_app(redis_url), root)
-
-
-def run_jobs(connection: Connection, root: Path, batch: int, most: int | None = None) -> list[int]:
-    """Run what waits as slots do, with the real results; returns which jobs. At most ``most``, the rest waits."""
-    ran: list[int] = []
-    while most is None or len(ran) < most:
-        lease = claim(connection, batch)
-        if lease is None:
-            break
-        spec = batches.view(connection, lease.batch).spec
-        done = lease.count if most is None else min(lease.count, most - len(ran))
-        indices = range(lease.first, lease.first + done)
-        for index in indices:
-            write_job(root, spec, index)
-        work = slice_of(lease.first, [float(expected_row(spec.seed, index)[1]) for index in indices])
-        ranges.commit(connection, lease, work, lease_seconds=60, slice_seconds=1, give_back=True)
-        ran += indices
-    return sorted(ran)
-
-
-def write_job(root: Path, spec: BatchSpec, index: int) -> None:
-    """Put a job's file into place as a slot does."""
-    with outputs.JobWriter(root, spec, "t", "none") as writer:
-        writer.write(index, Jobs(spec).result(index)[0])
-
-
-def claim(connection: Connection, batch: int) -> Lease | None:
-    """Take a range as a slot would."""
-    return ranges.claim(connection, (batch, ""), worker="w", slot="w/0", lease_seconds=60, slice_seconds=1)[0]
-
-
-def waiting(connection: Connection, batch: int) -> list[int]:
-    """The jobs of all open ranges."""
-    found = ranges.open_ranges(connection, batch)
-    return sorted(index for t in found for index in range(t.first, t.first + t.count))
-
-
-def assert_whole(connection: Connection, root: Path, spec: BatchSpec) -> None:
-    """Every job is COMPLETED, with the bytes of an undisturbed run; results are written and the audit is empty."""
-    assert counted(connection, spec.id) == {"COMPLETED": spec.jobs}
-    assert write_results(connection, root, spec.id, "w")
-    assert audit(connection, root, spec.id) == []
-    assert verify(root, spec, sample=spec.jobs) == []
-    assert files(outputs.locate(root, spec)) == expected_files(spec.seed, spec.jobs)
-
-
-# ---- recover --------------------------------------------------------------------------------------------------------
+from tests.integration.recovery_support import SEED, again, assert_whole, claim, run_jobs, waiting
+from tests.support import OUTPUTS, counted, dump, expected_csv, expected_row, files, slice_of
 
 
 @pytest.mark.parametrize("done", [0, 1, 37, 100])
@@ -276,142 +210,3 @@ def test_what_was_leased_before_is_refused_after(
     assert ranges.reclaim(connection, tokens) == []
     assert counted(connection, spec.id) == before == {"RUNNING": 1, "PENDING": 4}
     assert new.token not in tokens
-
-
-# ---- rebuild of a batch that is there -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ended", [False, True])
-def test_a_known_batch_is_left_as_it_is(
-    submitter: Submitter, connection: Connection, redis_url: str, root: Path, ended: bool
-) -> None:
-    """A batch that was submitted before anybody recovered keeps its records, statistics and failures."""
-    connection.command("DEL", keys.MARKER)
-    spec = submitter.submit(5, SEED)
-    lease = claim(connection, spec.id)
-    assert lease is not None
-    # One job failed, one was committed, one has its file and its commit is on the way.
-    ranges.commit(connection, lease, slice_of(1, [0.0], failed=[1]), lease_seconds=60, slice_seconds=1)
-    run_jobs(connection, root, spec.id, None if ended else 1)
-    if not ended:
-        assert claim(connection, spec.id)
-        write_job(root, spec, 3)
-    before = {key: value for key, value in dump(connection).items() if key.startswith(b"bs:batch:")}
-    assert again(connection, redis_url, root) == 1
-    after = {key: value for key, value in dump(connection).items() if key.startswith(b"bs:batch:")}
-    assert sorted(key for key in before | after if before.get(key) != after.get(key)) == []
-    assert audit(connection, root, spec.id) == []
-
-
-def test_a_recovery_that_died_half_way_is_done_again(
-    submitter: Submitter, connection: Connection, redis_url: str, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the first try entered runs on meanwhile and is not counted twice; what it did not enter comes back too."""
-    specs = [submitter.submit(5, SEED) for _ in range(2)]
-    connection.command("FLUSHALL")
-    with monkeypatch.context() as patch:
-        patch.setattr(batches, "raise_last_id", lambda *_: (_ for _ in ()).throw(InterruptedError))
-        with pytest.raises(InterruptedError):
-            again(connection, redis_url, root)
-    assert batches.all_ids(connection) == [specs[0].id]
-    lease = claim(connection, specs[0].id)
-    assert lease is not None
-    write_job(root, specs[0], 1)
-    assert again(connection, redis_url, root) == 2
-    work = slice_of(1, [float(expected_row(SEED, 1)[1])])
-    assert ranges.commit(connection, lease, work, lease_seconds=60, slice_seconds=1, give_back=True).word == "released"
-    run_jobs(connection, root, specs[0].id)
-    for spec in specs:
-        assert_whole(connection, root, spec)
-
-
-def test_rebuild_counts_what_it_kept(submitter: Submitter, connection: Connection, redis_url: str, root: Path) -> None:
-    """The number of kept jobs comes back, also over several chunks of files."""
-    spec = submitter.submit(300, SEED)
-    run_jobs(connection, root, spec.id, 123)
-    connection.command("FLUSHALL")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recovery, "CHUNK_JOBS", 7)
-        assert rebuild(connection, queue.make_app(redis_url), root / str(spec.id), spec) == 123
-    assert audit(connection, root, spec.id) == []
-
-
-def test_a_batch_whose_jobs_are_all_done_only_gets_its_results(
-    submitter: Submitter, connection: Connection, redis_url: str, root: Path
-) -> None:
-    """Killed between the last job and the results files: nothing runs, the batch waits to be finished."""
-    spec = submitter.submit(5, SEED)
-    run_jobs(connection, root, spec.id)
-    connection.command("FLUSHALL")
-    again(connection, redis_url, root)
-    assert batches.finishing(connection) == [spec.id]
-    assert ranges.owed(connection, queue.QUEUE) == (0, 0)
-    assert_whole(connection, root, spec)
-
-
-def test_a_spec_that_cannot_be_read_stops_nobody(
-    submitter: Submitter, connection: Connection, redis_url: str, root: Path
-) -> None:
-    """A torn batch.json is passed over, the batches beside it come back."""
-    broken, good = submitter.submit(5, SEED), submitter.submit(5, SEED)
-    (root / str(broken.id) / "batch.json").write_text('{"id": 1, "jo')
-    connection.command("FLUSHALL")
-    assert again(connection, redis_url, root) == 1
-    assert batches.all_ids(connection) == [good.id]
-    assert submitter.submit(1).id > good.id
-
-
-def test_resume_gives_the_batch_of_the_directory(submitter: Submitter, root: Path) -> None:
-    """A batch that is known is resumed as it is."""
-    given = Settings(_env_file=None, num_jobs=5, seed=9, output_dir=root)  # type: ignore[call-arg]
-    first = submitter.start_up(given, "c1")
-    assert submitter.resume() == first
-
-
-# ---- gaps -----------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=300))
-@settings(deadline=None)
-def test_gaps_are_exactly_what_is_not_done(done: list[bool]) -> None:
-    """The ranges cover each job that is not done once, and no other; they are as few as possible and in order."""
-    found = gaps(np.array(done))
-    covered = [index for first, count in found for index in range(first, first + count)]
-    assert covered == [index for index, is_done in enumerate(done, 1) if not is_done]
-    assert all(first + count < following for (first, count), (following, _) in itertools.pairwise(found))
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=60),
-    st.booleans(),
-    st.integers(2, 12),
-)
-@settings(deadline=None)
-def test_too_many_gaps_are_joined_over_the_shortest_runs(
-    runs: list[tuple[int, int]], starts_done: bool, most: int
-) -> None:
-    """At most that many ranges cover all that is not done, in order, and run again as few done jobs as possible."""
-    done = np.concatenate([np.repeat([starts_done, not starts_done], run) for run in runs])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recovery, "MOST_RANGES", most)
-        found = gaps(done)
-    assert len(found) <= most
-    covered = np.zeros(len(done), dtype=bool)
-    for first, count in found:
-        assert not covered[first - 1 : first - 1 + count].any()
-        covered[first - 1 : first - 1 + count] = True
-    assert covered[~done].all()
-    assert all(a + b < c for (a, b), (c, _) in itertools.pairwise(found))
-    edges = np.flatnonzero(np.diff(np.concatenate(([True], done, [True])).astype(np.int8)))
-    between = sorted(edges[2::2] - edges[1:-1:2])
-    assert int((covered & done).sum()) == sum(between[: max(0, len(between) + 1 - most)])
-
-
-def test_every_other_job_of_many_is_missing() -> None:
-    """With the real limit: 20,000 gaps become 4096 ranges that cover them all."""
-    done = np.arange(40_000) % 2 == 0
-    found = gaps(done)
-    assert len(found) == recovery.MOST_RANGES
-    covered = np.concatenate([np.arange(first - 1, first - 1 + count) for first, count in found])
-    assert len(np.unique(covered)) == len(covered)
-    assert not set(np.flatnonzero(~done)) - set(covered)

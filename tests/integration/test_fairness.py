@@ -1,0 +1,107 @@
+"""Batches share the slots' time, and slots share a long range."""
+
+import itertools
+
+import pytest
+
+from common.ledger import Connection, batches, keys, ranges
+from common.ledger.ranges import Lease, Verdict
+from tests.integration.ledger_support import after, claim, commit, submit, take
+from tests.support import counted, dump, wait_for
+
+
+def test_two_batches_share_the_slots_fairly(connection: Connection) -> None:
+    """A small batch that comes second is not kept waiting: of the slots' time each gets half while both have work."""
+    big, small = submit(connection, 64 * 50, slots=64), None
+    served: list[int] = []
+    held: list[Lease] = [take(connection) for _ in range(4)]
+    for step in range(200):
+        if step == 20:
+            small = submit(connection, 64 * 50, slots=64)
+        lease = held.pop(0)
+        served.append(lease.batch)
+        verdict = commit(connection, lease, 1)
+        held.append(after(lease, verdict) if verdict.word == "continue" else take(connection))
+    assert small is not None
+    window = served[40:]
+    share = window.count(small.id) / len(window)
+    assert 0.4 < share < 0.6, served
+    assert set(served[:20]) == {big.id}
+    for batch in (big, small):
+        counted(connection, batch.id)
+
+
+def test_long_jobs_do_not_win(connection: Connection) -> None:
+    """Time is shared, not turns: a batch of jobs five times as long gets a fifth of the turns."""
+    slow, quick = submit(connection, 64 * 50, slots=64), submit(connection, 64 * 50, slots=64)
+    seconds = {slow.id: 0.0, quick.id: 0.0}
+    lease = take(connection)
+    for _ in range(300):
+        used = 5.0 if lease.batch == slow.id else 1.0
+        seconds[lease.batch] += used
+        verdict = commit(connection, lease, 1, seconds=used)
+        lease = after(lease, verdict) if verdict.word == "continue" else take(connection)
+    assert seconds[slow.id] == pytest.approx(seconds[quick.id], rel=0.2)
+
+
+def pieces_of(connection: Connection, verdict: Verdict) -> list[tuple[int, int]]:
+    """The ranges behind the tickets that a commit hands out."""
+    found = [ranges.lookup(connection, token) for token in verdict.tickets]
+    return sorted((ticket.first, ticket.count) for ticket in found if ticket)
+
+
+def test_commit_shares_with_idle_slots(connection: Connection) -> None:
+    """With nothing waiting, the rest of a range is cut into equal parts for the holder and the idle slots."""
+    spec = submit(connection, 1000, slots=1)
+    leases = list(iter(lambda: claim(connection), None))
+    for lease in leases[1:]:
+        commit(connection, lease, lease.count)
+    connection.command("SET", keys.SLOTS, 4)
+    lease = leases[0]
+    verdict = commit(connection, lease, 5)
+    parts = [(verdict.first, verdict.count), *pieces_of(connection, verdict)]
+    assert len(parts) == 4
+    assert parts[0][0] == lease.first + 5
+    assert all(a + c == b for (a, c), (b, _) in itertools.pairwise(parts))
+    assert sum(count for _, count in parts) == lease.count - 5
+    assert max(count for _, count in parts) - min(count for _, count in parts) <= 1
+    counted(connection, spec.id)
+    drain_with(connection, after(lease, verdict))
+    assert counted(connection, spec.id) == {"COMPLETED": 1000}
+
+
+def drain_with(connection: Connection, lease: Lease) -> None:
+    """Complete this lease and all that waits."""
+    verdict = commit(connection, lease, lease.count)
+    assert verdict.word == "done"
+    drain(connection, lease.batch)
+
+
+def drain(connection: Connection, batch: int) -> None:
+    """Claim and complete all that waits."""
+    while (lease := claim(connection)) is not None:
+        commit(connection, lease, lease.count)
+    assert batches.view(connection, batch).ended
+
+
+def test_share_takes_the_end_of_a_long_jobs_range(connection: Connection) -> None:
+    """Slots that idle beside a long job get the end of its range; its holder may commit only what is left to it."""
+    spec = submit(connection, 100, slots=1)
+    leases = list(iter(lambda: claim(connection), None))
+    for lease in leases[1:]:
+        commit(connection, lease, lease.count)
+    lease = leases[0]
+    assert ranges.share(connection, slice_seconds=0.0) == []
+    connection.command("SET", keys.SLOTS, 2)
+    assert ranges.share(connection, slice_seconds=1000.0) == []
+    wait_for(lambda: ranges.share(connection, slice_seconds=0.0), 5, "the sharing of a range")
+    counted(connection, spec.id)
+    found = ranges.lookup(connection, lease.token)
+    assert found is not None
+    assert 0 < found.count < lease.count
+    before = dump(connection)
+    verdict = commit(connection, lease, lease.count)
+    assert (verdict.word, verdict.first, verdict.count) == ("shrunk", lease.first, found.count)
+    assert dump(connection) == before
+    drain_with(connection, Lease(lease.token, lease.batch, lease.first, found.count, 0))
+    assert counted(connection, spec.id) == {"COMPLETED": 100}

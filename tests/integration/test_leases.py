@@ -1,0 +1,95 @@
+"""Leases on a real Redis: renewed while they are held, reclaimed once when they are lost, given up after crashes."""
+
+from common.batch import BatchSpec, JobState
+from common.ledger import Connection, batches, keys, ranges
+from common.ledger.ranges import MAX_CRASHES
+from common.ledger.table import read, record_dtype
+from tests.integration.ledger_support import after, claim, commit, expire, ids, submit, take
+from tests.support import OUTPUTS, counted, dump
+
+
+def test_renew(connection: Connection) -> None:
+    """A held lease gets its new time, a lost one is named, and none comes to life again."""
+    submit(connection, 3)
+    held, lost = take(connection, lease=1.0), take(connection)
+    ranges.reclaim(connection, [lost.token])
+    assert ranges.renew(connection, [held.token, lost.token, "nonsense"], lease_seconds=500) == [lost.token, "nonsense"]
+    seconds = int(connection.command("TIME")[0])
+    assert float(connection.command("ZSCORE", keys.LEASES, held.token)) > seconds + 400
+    assert connection.command("ZCARD", keys.LEASES) == 1
+    assert ranges.renew(connection, [], lease_seconds=5) == []
+
+
+def test_reclaim_takes_only_what_ran_out(connection: Connection) -> None:
+    """A lease that runs is left alone; one whose time is over is offered under a new token, once."""
+    spec = submit(connection, 3)
+    dead, alive = take(connection), take(connection)
+    expire(connection, dead)
+    [ticket] = ranges.reclaim(connection)
+    assert (ticket.batch, ticket.first, ticket.count) == (spec.id, dead.first, dead.count)
+    assert ticket.token != dead.token
+    assert ranges.reclaim(connection) == []
+    assert ranges.reclaim(connection, [dead.token, "nonsense"]) == []
+    assert counted(connection, spec.id) == {"PENDING": 2, "RUNNING": 1}
+    assert commit(connection, alive, 1).word == "done"
+    assert batches.view(connection, spec.id).crashes == 1
+
+
+def test_reclaim_leaves_a_waiting_range(connection: Connection) -> None:
+    """A range that nobody holds cannot be taken from its holder."""
+    spec = BatchSpec(next(ids), 1, 1)
+    _, [(token, _, _)] = batches.submit(connection, spec)
+    before = dump(connection)
+    assert ranges.reclaim(connection, [token]) == []
+    assert ranges.reclaim(connection) == []
+    assert dump(connection) == before
+
+
+def test_after_five_crashes_the_head_job_fails(connection: Connection) -> None:
+    """The job that kills its process is FAILED with the reason; the others of its range go on from zero."""
+    spec = submit(connection, 300, slots=1)
+    begin = take(connection)
+    lease = begin
+    for crash in range(1, MAX_CRASHES + 1):
+        [ticket] = ranges.reclaim(connection, [lease.token])
+        counted(connection, spec.id)
+        lease = take(connection, ticket.batch, ticket.token)
+        assert lease.crashes == crash % MAX_CRASHES
+    assert (lease.first, lease.count) == (begin.first + 1, begin.count - 1)
+    assert counted(connection, spec.id) == {"PENDING": 298, "RUNNING": 1, "FAILED": 1}
+    assert "died 5 times" in batches.failures(connection, spec.id)[begin.first]
+    [record] = read(connection, spec.id, begin.first, 1, record_dtype(OUTPUTS))
+    assert (record["state"], record["attempt"]) == (JobState.FAILED, MAX_CRASHES)
+
+
+def test_crash_of_the_only_job_ends_the_batch(connection: Connection) -> None:
+    """A batch whose last job is given up is ended, and FAILED."""
+    spec = submit(connection, 1)
+    for _ in range(MAX_CRASHES):
+        ranges.reclaim(connection, [take(connection).token])
+    assert claim(connection) is None
+    view = batches.view(connection, spec.id)
+    assert (view.state, view.crashes) == ("FAILED", MAX_CRASHES)
+    assert view.ended
+
+
+def test_progress_excuses_crashes(connection: Connection) -> None:
+    """Crashes count against the job at the head: once that is done, the count starts anew."""
+    submit(connection, 300, slots=1)
+    lease = take(connection)
+    for _ in range(MAX_CRASHES - 1):
+        [ticket] = ranges.reclaim(connection, [lease.token])
+        lease = take(connection, ticket.batch, ticket.token)
+    assert lease.crashes == MAX_CRASHES - 1
+    lease = after(lease, commit(connection, lease, 1))
+    [ticket] = ranges.reclaim(connection, [lease.token])
+    assert take(connection, ticket.batch, ticket.token).crashes == 1
+
+
+def test_giving_back_in_good_order_is_no_crash(connection: Connection) -> None:
+    """A range that a stopping worker hands over has not crashed."""
+    spec = submit(connection, 1)
+    for _ in range(2 * MAX_CRASHES):
+        ranges.reclaim(connection, [take(connection).token], crashed=False)
+    assert counted(connection, spec.id) == {"PENDING": 1}
+    assert take(connection).crashes == 0

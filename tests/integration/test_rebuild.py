@@ -1,0 +1,101 @@
+"""A batch is rebuilt from its files: one that the ledger knows stays as it is, one that is broken stops nobody."""
+
+from pathlib import Path
+
+import pytest
+
+from common import queue, recovery
+from common.audit import audit
+from common.ledger import Connection, batches, keys, ranges
+from common.recovery import rebuild
+from common.settings import Settings
+from common.submission import Submitter
+from tests.integration.recovery_support import SEED, again, assert_whole, claim, run_jobs, write_job
+from tests.support import dump, expected_row, slice_of
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_known_batch_is_left_as_it_is(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, ended: bool
+) -> None:
+    """A batch that was submitted before anybody recovered keeps its records, statistics and failures."""
+    connection.command("DEL", keys.MARKER)
+    spec = submitter.submit(5, SEED)
+    lease = claim(connection, spec.id)
+    assert lease is not None
+    # One job failed, one was committed, one has its file and its commit is on the way.
+    ranges.commit(connection, lease, slice_of(1, [0.0], failed=[1]), lease_seconds=60, slice_seconds=1)
+    run_jobs(connection, root, spec.id, None if ended else 1)
+    if not ended:
+        assert claim(connection, spec.id)
+        write_job(root, spec, 3)
+    before = {key: value for key, value in dump(connection).items() if key.startswith(b"bs:batch:")}
+    assert again(connection, redis_url, root) == 1
+    after = {key: value for key, value in dump(connection).items() if key.startswith(b"bs:batch:")}
+    assert sorted(key for key in before | after if before.get(key) != after.get(key)) == []
+    assert audit(connection, root, spec.id) == []
+
+
+def test_a_recovery_that_died_half_way_is_done_again(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first try entered runs on meanwhile and is not counted twice; what it did not enter comes back too."""
+    specs = [submitter.submit(5, SEED) for _ in range(2)]
+    connection.command("FLUSHALL")
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "raise_last_id", lambda *_: (_ for _ in ()).throw(InterruptedError))
+        with pytest.raises(InterruptedError):
+            again(connection, redis_url, root)
+    assert batches.all_ids(connection) == [specs[0].id]
+    lease = claim(connection, specs[0].id)
+    assert lease is not None
+    write_job(root, specs[0], 1)
+    assert again(connection, redis_url, root) == 2
+    work = slice_of(1, [float(expected_row(SEED, 1)[1])])
+    assert ranges.commit(connection, lease, work, lease_seconds=60, slice_seconds=1, give_back=True).word == "released"
+    run_jobs(connection, root, specs[0].id)
+    for spec in specs:
+        assert_whole(connection, root, spec)
+
+
+def test_rebuild_counts_what_it_kept(submitter: Submitter, connection: Connection, redis_url: str, root: Path) -> None:
+    """The number of kept jobs comes back, also over several chunks of files."""
+    spec = submitter.submit(300, SEED)
+    run_jobs(connection, root, spec.id, 123)
+    connection.command("FLUSHALL")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recovery, "CHUNK_JOBS", 7)
+        assert rebuild(connection, queue.make_app(redis_url), root / str(spec.id), spec) == 123
+    assert audit(connection, root, spec.id) == []
+
+
+def test_a_batch_whose_jobs_are_all_done_only_gets_its_results(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Killed between the last job and the results files: nothing runs, the batch waits to be finished."""
+    spec = submitter.submit(5, SEED)
+    run_jobs(connection, root, spec.id)
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    assert batches.finishing(connection) == [spec.id]
+    assert ranges.owed(connection, queue.QUEUE) == (0, 0)
+    assert_whole(connection, root, spec)
+
+
+def test_a_spec_that_cannot_be_read_stops_nobody(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """A torn batch.json is passed over, the batches beside it come back."""
+    broken, good = submitter.submit(5, SEED), submitter.submit(5, SEED)
+    (root / str(broken.id) / "batch.json").write_text('{"id": 1, "jo')
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 1
+    assert batches.all_ids(connection) == [good.id]
+    assert submitter.submit(1).id > good.id
+
+
+def test_resume_gives_the_batch_of_the_directory(submitter: Submitter, root: Path) -> None:
+    """A batch that is known is resumed as it is."""
+    given = Settings(_env_file=None, num_jobs=5, seed=9, output_dir=root)  # type: ignore[call-arg]
+    first = submitter.start_up(given, "c1")
+    assert submitter.resume() == first

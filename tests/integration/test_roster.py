@@ -1,0 +1,34 @@
+"""Who works: the workers that beat, the one housekeeper, the slots' numbers."""
+
+from common.ledger import Connection, keys, workers
+from common.ledger.workers import WorkerInfo
+
+
+def test_heartbeat_counts_slots_and_drops_the_silent(connection: Connection) -> None:
+    """Slots are those of the workers that beat; who is silent, or signs off, is gone."""
+    one, other = WorkerInfo("a", 2, 1, 11), WorkerInfo("b", 3, 0, 12)
+    assert workers.heartbeat(connection, one) == 1
+    assert workers.heartbeat(connection, other) == 2
+    assert workers.alive(connection) == [one, other]
+    assert connection.command("GET", keys.SLOTS) == b"5"
+    connection.command("ZADD", keys.WORKERS, "XX", 1, "a")
+    assert workers.alive(connection) == [other]
+    assert workers.heartbeat(connection, other) == 1
+    assert connection.command("GET", keys.SLOTS) == b"3"
+    workers.sign_off(connection, "b")
+    assert (workers.alive(connection), connection.command("GET", keys.SLOTS)) == ([], b"0")
+
+
+def test_one_housekeeper_at_a_time(connection: Connection) -> None:
+    """Who has the lock keeps it while it asks; another gets it when it has run out."""
+    assert workers.become_housekeeper(connection, "a", seconds=60)
+    assert not workers.become_housekeeper(connection, "b", seconds=60)
+    assert workers.become_housekeeper(connection, "a", seconds=60)
+    connection.command("DEL", keys.HOUSEKEEPER)
+    assert workers.become_housekeeper(connection, "b", seconds=60)
+
+
+def test_slot_numbers(connection: Connection) -> None:
+    """Each slot has a number of its own for ever."""
+    assert [workers.slot_number(connection, name) for name in ("a/0", "a/1", "a/0")] == [1, 2, 1]
+    assert workers.slot_names(connection) == {1: "a/0", 2: "a/1"}

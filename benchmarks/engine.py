@@ -1,49 +1,78 @@
-"""The engine under measurement: a private Redis and one real worker process, as ``batchsim run`` starts them."""
+"""The engine under measurement: a private Redis and real workers and API, as ``batchsim`` starts them."""
 
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
+import socket
 import time
+import urllib.request
 from pathlib import Path
-from typing import Self
 
+from benchmarks.processes import children, lives, peak_mb, wait_for
+from benchmarks.system import System, python
 from common import queue
-from common.ledger import Connection, batches
+from common.ledger import batches, keys
 from common.ledger.batches import BatchView
 from common.submission import Submitter
-from services.local import redis_server
+from services.worker.board import Board, SlotEntry
+
+START_SECONDS = 60.0
+_WARM_UP_JOBS = 32
 
 
-class Engine:
-    """Started on entry, gone on exit. ``settings`` are environment variables for the worker."""
+class Engine(System):
+    """``workers`` workers with ``slots`` slots each. ``settings`` are environment variables for the workers."""
 
-    def __init__(self, root: Path, slots: int = 2, **settings: str) -> None:
-        self.root = root
-        self._slots = slots
+    def __init__(self, root: Path, slots: int = 2, workers: int = 1, *, warm_up: bool = True, **settings: str) -> None:
+        super().__init__(root)
+        self.slots = slots * workers
+        self.workers: list[str] = []
+        self._slots_each = slots
+        self._started = 0
+        self._first_workers = workers
+        self._warm_up = warm_up
         self._settings = settings
-        self._private = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
-        self.url = f"unix://{redis_server.socket_path(self._private)}"
-        self._processes: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> Self:
-        server = self._start(redis_server.command(redis_server.find_binary(), self._private))
-        redis_server.wait_until_ready(self._private, server)
-        self.connection = Connection(self.url)
+    def begin(self) -> None:
+        """Start Redis and the workers; warmed up by a small batch, nothing is done for the first time."""
+        super().begin()
         batches.mark(self.connection)
-        self.submitter = Submitter(self.connection, queue.make_app(self.url), self.root, slots=self._slots)
-        self._start([sys.executable, "-m", "services.worker", "--slots", str(self._slots)])
-        while int(self.connection.command("GET", "bs:slots") or 0) < self._slots:
-            time.sleep(0.05)
-        return self
+        self.submitter = Submitter(self.connection, queue.make_app(self.url), self.root, slots=self.slots)
+        for _ in range(self._first_workers):
+            self.start_worker()
+        self.wait_ready()
+        if self._warm_up:
+            self.wait_finished(self.run(_WARM_UP_JOBS, 0.01).spec.id)
 
-    def __exit__(self, *_exc: object) -> None:
-        for process in reversed(self._processes):
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        shutil.rmtree(self._private, ignore_errors=True)
+    def start_worker(self) -> None:
+        """Start one more worker."""
+        name = f"worker-{self._started}"
+        self._started += 1
+        command = python("-m", "services.worker", "--slots", str(self._slots_each))
+        self.start(name, command, **self._settings)
+        self.workers.append(name)
+
+    def kill_worker(self, name: str) -> None:
+        """``kill -9`` of a worker with its slots."""
+        self.kill(name)
+        self.workers.remove(name)
+
+    def board(self, worker: str) -> list[SlotEntry]:
+        """What the worker's slots are at; nothing while it starts."""
+        for path in (self.private / worker).glob("batchsim-worker-*/board"):
+            board = Board(path, self._slots_each)
+            try:
+                return board.entries()
+            finally:
+                board.close()
+        return []
+
+    def wait_ready(self) -> None:
+        """Return when the ledger counts all slots and each has a process."""
+
+        def ready() -> bool:
+            entries = [entry for worker in self.workers for entry in self.board(worker)]
+            counted = int(self.connection.command("GET", keys.SLOTS) or 0)
+            return counted >= self.slots and all(entry.pid and lives(entry.pid) for entry in entries)
+
+        wait_for(ready, START_SECONDS, "the workers' start", poll=0.05)
 
     def run(self, jobs: int, job_seconds: float = 0.0) -> BatchView:
         """Submit a batch and wait until its last job has ended."""
@@ -54,26 +83,33 @@ class Engine:
                 return view
             time.sleep(0.02)
 
-    def rss_mb(self) -> dict[str, float]:
-        """Peak resident memory of Redis and of the worker's processes, MB."""
-        server, worker = self._processes
-        children = subprocess.run(["pgrep", "-P", str(worker.pid)], capture_output=True, text=True, check=False)
-        slots = [_peak_mb(int(pid)) for pid in children.stdout.split()]
-        return {"redis": _peak_mb(server.pid), "worker main": _peak_mb(worker.pid), "slot": max(slots, default=0.0)}
+    def wait_finished(self, batch: int) -> None:
+        """Return when the batch's results files are written."""
+        while not batches.view(self.connection, batch).finished:
+            time.sleep(0.02)
 
-    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "REDIS_URL": self.url, "OUTPUT_DIR": str(self.root), "LOG_LEVEL": "WARNING"}
-        process = subprocess.Popen(
-            command,
-            env={**environment, **self._settings, "TMPDIR": str(self._private)},
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-        )
-        self._processes.append(process)
-        return process
+    def peaks(self) -> dict[str, float]:
+        """Peak resident memory of the largest slot, the first worker's main process and Redis, MB."""
+        return self.peaks_mb(self.workers[0])
+
+    def serve(self) -> str:
+        """Start the API; returns its address."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        self.start("api", python("-m", "services.api", "--no-startup-batch"), API_PORT=str(port))
+        address = f"http://127.0.0.1:{port}"
+        wait_for(lambda: _answers(f"{address}/health/live"), START_SECONDS, "the API's start", poll=0.05)
+        return address
+
+    def api_peak_mb(self) -> float:
+        """Peak resident memory of the API's largest process, MB."""
+        return max(peak_mb(pid) for pid in [self.pid("api"), *children(self.pid("api"))])
 
 
-def _peak_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except OSError:
+        return False

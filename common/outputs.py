@@ -29,6 +29,8 @@ JOB_NAME = re.compile(r"job_([1-9][0-9]{0,8})\.csv")
 BATCH_NAME = re.compile(r"[1-9][0-9]{0,11}")
 # Which number the files get that no batch.json claims, while they are moved.
 _FOREIGN_ID = ".archiving"
+# A directory that is written to while it is removed is gone after a few tries.
+REMOVAL_TRIES = 1000
 # What belongs to a start-up batch in outputs/ itself.
 _OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|summary\.json")
 
@@ -74,8 +76,14 @@ def prepare(root: Path, spec: BatchSpec) -> None:
 
 
 def remove_staging(root: Path, spec: BatchSpec) -> None:
-    """Close the batch's directory for writers; done already is fine."""
-    shutil.rmtree(staging(root, spec), ignore_errors=True)
+    """Close the batch's directory for writers; done already is fine. Raises OSError when it cannot be removed."""
+    place = staging(root, spec)
+    for _ in range(REMOVAL_TRIES):
+        # A writer that was away may put a file in between its emptying and its removal.
+        shutil.rmtree(place, ignore_errors=True)
+        if not place.exists():
+            return
+    place.rmdir()
 
 
 def discard(root: Path, spec: BatchSpec) -> None:

@@ -180,6 +180,13 @@ def claim_finish(connection: Connection, batch_id: int, name: str, *, seconds: f
     return False
 
 
+def unclaim_finish(connection: Connection, batch_id: int, name: str) -> None:
+    """Give up the right to write the batch's results files, if ``name`` still has it."""
+    key = keys.finisher(batch_id)
+    if connection.command("GET", key) == name.encode():
+        connection.command("DEL", key)
+
+
 def finished(connection: Connection, batch_id: int) -> bool:
     """Note that the batch's results files are written; False if that was so before."""
     return bool(connection.run("finished", [keys.FINISHING, keys.batch(batch_id)], [batch_id]))

@@ -31,6 +31,17 @@ def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool
     view = batches.view(connection, batch_id)
     if view.finished or not view.ended or not batches.claim_finish(connection, batch_id, name, seconds=CLAIM_SECONDS):
         return False
+    try:
+        _write(connection, root, view, name)
+    except OSError:
+        # Whoever tries next need not wait until our claim runs out.
+        batches.unclaim_finish(connection, batch_id, name)
+        raise
+    return batches.finished(connection, batch_id)
+
+
+def _write(connection: Connection, root: Path, view: BatchView, name: str) -> None:
+    batch_id = view.spec.id
     place = outputs.locate(root, view.spec)
     # In the staging directory, if it is still there: once the files of a batch are moved away, nothing new comes.
     staged = place / f".staging-{batch_id}"
@@ -41,7 +52,6 @@ def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool
         (work / f".{file}.tmp").rename(place / file)
     outputs.write_synced(place / outputs.SUMMARY_NAME, summary.encode())
     outputs.remove_staging(root, view.spec)
-    return batches.finished(connection, batch_id)
 
 
 def _write_tables(connection: Connection, view: BatchView, work: Path, name: str) -> dict[str, Moments]:

@@ -24,7 +24,7 @@ from common.ledger.workers import HEARTBEAT_SECONDS, WorkerInfo
 from common.recovery import recover
 from common.settings import Settings
 from services.worker.board import Board
-from services.worker.housekeeper import Housekeeper
+from services.worker.housekeeper import ABSENCE_SECONDS, Housekeeper
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class Keeper:
         )
         self._stopped = threading.Event()
         self._renewed = self._beaten = 0.0
-        self._consuming_at = self.loop_seen = _clock()
+        self._consuming_at = self.loop_seen = self._rounded = _clock()
         self._drain_deadline: float | None = None
         self._recovery: threading.Thread | None = None
 
@@ -91,6 +91,10 @@ class Keeper:
                 log.warning("keeper.round_failed", error=str(error))
 
     def _round(self, now: float) -> None:
+        if now - self._rounded > ABSENCE_SECONDS:
+            # We were suspended, or the clock jumped: what stood still meanwhile has not been silent.
+            self._consuming_at = self.loop_seen = now
+        self._rounded = now
         if self._drain_deadline is not None and now >= self._drain_deadline:
             self._end_now()
         self._offer_dead()

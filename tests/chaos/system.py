@@ -1,13 +1,11 @@
 """A small system to be hurt: a private Redis with its log of writes, workers that are started again when they die."""
 
-import os
-import signal
-import subprocess
-import time
-from enum import Enum
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from common import queue
+from common import outputs, queue
 from common.audit import audit, verify
 from common.batch import BatchSpec
 from common.errors import BatchSimError
@@ -15,65 +13,95 @@ from common.ledger import Connection, batches, keys
 from common.ledger.batches import BatchView
 from common.submission import Submitter
 from tests import support
+from tests.chaos import executions
+from tests.chaos.executions import Executions
+from tests.chaos.moved_clock import MovedClock
+from tests.chaos.recovery import Progress, Recovery
+from tests.chaos.volume import Volume
+from tests.chaos.ways import Faults, WayToDie
 from tests.conftest import RedisServer
 from tests.support import Running
 
 LEASE_SECONDS = 2.0
 SLICE_SECONDS = 0.2
+WORKERS = 2
+SLOTS_PER_WORKER = 2
+SLOTS = WORKERS * SLOTS_PER_WORKER
 # The promise, with what Celery needs to reconnect (2, 4, 6 … s) and the lease time on top.
 RECOVERY_SECONDS = 20.0
 
-
-class WayToDie(Enum):
-    """What can happen to a part of the system."""
-
-    KILL_SLOT = "kill -9 of a slot"
-    KILL_WORKER = "kill -9 of a worker with its slots"
-    TERM_WORKER = "SIGTERM of a worker"
-    STOP_WORKER = "SIGSTOP of a worker for longer than its lease"
-    KILL_REDIS = "kill -9 of Redis, started again with its log"
-    STOP_REDIS = "SIGSTOP of Redis for longer than a lease"
-    EMPTY_REDIS = "FLUSHALL of Redis"
-    LOSE_MESSAGES = "all messages in the queue vanish"
-    DOUBLE_MESSAGES = "all messages in the queue are there twice"
-
-    @property
-    def hits_workers(self) -> bool:
-        """Whether it needs a worker to strike."""
-        return self in (WayToDie.KILL_SLOT, WayToDie.KILL_WORKER, WayToDie.TERM_WORKER, WayToDie.STOP_WORKER)
+_COMPLAINT = re.compile(r'"event": "(?:storage\.unavailable|finish\.failed)"')
+_LOST = re.compile(r'"event": "(?:range\.lost|range\.reclaimed|slot\.died)"')
+_COMMITTED = re.compile(r'"range": "(\d+)_\[(\d+)-(\d+)\]", "event": "slice\.committed"')
 
 
-class Phase(Enum):
-    """When it happens, from what the ledger shows at that moment."""
+@dataclass(frozen=True)
+class RunTwice:
+    """Jobs that were executed more than once, and how many the faults explain."""
 
-    QUEUED = "nothing was claimed yet"
-    MID_JOB = "slots are at a job"
-    COMMITTING = "slots are at a commit that Redis does not answer yet"
-    FINISHING = "the last job has ended, the results files are not written"
+    jobs: int
+    exact: bool
+    most: int
+
+    def __str__(self) -> str:
+        return f"{'' if self.exact else 'at least '}{self.jobs:,} (explained: up to {self.most:,})"
 
 
 class ChaosSystem:
     """One Redis, two workers with two slots each, one outputs directory."""
 
-    def __init__(self, server: RedisServer, root: Path, home: Path, processes: list[Running]) -> None:
+    def __init__(
+        self, server: RedisServer, volume: Volume | None, root: Path, home: Path, processes: list[Running]
+    ) -> None:
         self.server = server
+        self.volume = volume
         self.root = root
         self.connection = Connection(server.url)
+        self.recovery = Recovery()
+        self.movable_clocks = False
         self._home = home
         self._processes = processes
         self._workers: list[Running] = []
+        self._clocks: dict[int, MovedClock] = {}
+        self._open: list[BatchSpec] = []
+        self._faults = Faults(self, LEASE_SECONDS)
+        self._inflicted = self._lost_before = 0
+        self._executions = Executions(root) if executions.available else None
         batches.mark(self.connection)
 
-    def start_workers(self, count: int = 2) -> None:
-        """Start workers; returns when they consume."""
-        for _ in range(count):
-            self._start_worker()
-        support.wait_for(lambda: int(self.connection.command("GET", keys.SLOTS) or 0) >= 2 * count, 30, "the workers")
+    def close(self) -> None:
+        """Stop counting."""
+        if self._executions:
+            self._executions.close()
+        self.connection.close()
 
-    def submit(self, jobs: int, job_seconds: float = 0.0, seed: int = 42) -> BatchSpec:
-        """Submit a batch."""
-        submitter = Submitter(self.connection, queue.make_app(self.server.url), self.root)
-        return submitter.submit(jobs, seed, job_seconds=job_seconds)
+    def start_workers(self) -> None:
+        """Start the workers; returns when they consume."""
+        for _ in range(WORKERS):
+            self._start_worker()
+        support.wait_for(
+            lambda: int(self.connection.command("GET", keys.SLOTS) or 0) >= SLOTS, 30, "the workers", self.state
+        )
+
+    def living(self) -> list[Running]:
+        """The workers that have not ended."""
+        return [running for running in self._workers if running.process.poll() is None]
+
+    def clock_of(self, worker: Running) -> MovedClock:
+        """The clock of this worker, which was started with ``movable_clocks``."""
+        return self._clocks[worker.pid]
+
+    def submit(self, jobs: int, job_seconds: float = 0.0, seed: int = 42, broker: str = "") -> BatchSpec:
+        """Submit a batch; its messages go to ``broker``, if that is not the system's own."""
+        submitter = Submitter(self.connection, queue.make_app(broker or self.server.url), self.root)
+        return self._opened(submitter.submit(jobs, seed, job_seconds=job_seconds))
+
+    def submit_one_range(self, jobs: int, job_seconds: float, seed: int = 42) -> BatchSpec:
+        """Enter a batch as a single range whose message is not published."""
+        spec = BatchSpec(batches.new_id(self.connection), jobs, seed, job_seconds=job_seconds)
+        outputs.prepare(self.root, spec)
+        batches.submit(self.connection, spec, ranges=[(1, jobs)])
+        return self._opened(spec)
 
     def try_submit(self, jobs: int, job_seconds: float, seed: int) -> BatchSpec | None:
         """Submit a batch, or None while Redis is away."""
@@ -91,7 +119,10 @@ class ChaosSystem:
 
     def inflict(self, way: WayToDie) -> None:
         """Do it, and bring back what does not come back by itself."""
-        getattr(self, f"_{way.name.lower()}")()
+        self._inflicted += 1
+        self._faults.inflict(way)
+        self.revive()
+        self.recovery.start()
 
     def revive(self) -> None:
         """Start again the workers that died, as a container engine would."""
@@ -99,27 +130,93 @@ class ChaosSystem:
             self._workers.remove(running)
             self._start_worker()
 
+    def look(self) -> None:
+        """Revive what died, and note progress."""
+        self.revive()
+        views = [self.view(spec) for spec in self._open]
+        known = [view for view in views if view]
+        complete = len(known) == len(views)
+        finished = all(view.finished for view in known)
+        self.recovery.look(Progress(sum(view.done for view in known), finished) if complete else None)
+
     def wait_finished(self, spec: BatchSpec, timeout: float) -> BatchView:
         """Wait until the batch is finished, reviving what dies."""
 
         def finished() -> BatchView | None:
-            self.revive()
+            self.look()
             view = self.view(spec)
             return view if view and view.finished else None
 
-        return support.wait_for(finished, timeout, f"the end of batch {spec.id}", lambda: self._state(spec))  # type: ignore[return-value]
+        return support.wait_for(finished, timeout, f"the end of batch {spec.id}", self.state)  # type: ignore[return-value]
 
     def check(self, spec: BatchSpec) -> None:
         """Every promise holds: one terminal state a job, files equal to an undisturbed run's, audit empty."""
         view = self.view(spec)
         assert view is not None
-        assert view.state == "COMPLETED", self._state(spec)
-        assert audit(self.connection, self.root, spec.id) == []
+        assert view.state == "COMPLETED", self.state()
+        assert audit(self.connection, self.root, spec.id) == [], self.state()
         assert verify(self.root, spec, sample=spec.jobs) == []
 
-    def _state(self, spec: BatchSpec) -> str:
-        logs = "\n".join(running.text()[-1500:] for running in self._workers)
-        return f"{self.view(spec)}\nleases {self.connection.command('ZRANGE', keys.LEASES, 0, -1)}\n{logs}"
+    def run_twice(self, specs: Sequence[BatchSpec]) -> RunTwice | None:
+        """What was executed twice of these batches, which are all since the last call; None where nothing counts it.
+
+        Only interrupted slices may run twice: of each slot one at each fault, one for each lease that was lost, and one
+        when a batch runs out and the tail of a slice that takes too long is given to idle slots.
+        """
+        faults, self._inflicted = self._inflicted, 0
+        lost, longest = self._losses(), max(map(self._longest_slice, specs))
+        self._open = [spec for spec in self._open if spec not in specs]
+        if self._executions is None:
+            return None
+        counter = self._executions
+        for spec in specs:
+            # The last events may still be on their way to us.
+            support.wait_for(
+                lambda spec=spec: not counter.exact or counter.of(spec.id) >= spec.jobs,  # type: ignore[misc]
+                10, f"the events of batch {spec.id}", lambda spec=spec: counter.of(spec.id),  # type: ignore[misc]
+            )  # fmt: skip
+        twice = sum(max(0, counter.of(spec.id) - spec.jobs) for spec in specs)
+        return RunTwice(twice, counter.exact, (SLOTS * (faults + len(specs)) + lost) * longest)
+
+    def uncommitted(self, spec: BatchSpec, done: int) -> int | None:
+        """How many executions there were beyond these ``done``, so far; None where nothing counts them."""
+        return self._executions.of(spec.id) - done if self._executions else None
+
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether no execution has escaped the count so far."""
+        return self._executions is not None and self._executions.exact
+
+    def complaints(self) -> int:
+        """How often workers have said that they cannot write."""
+        return sum(len(_COMPLAINT.findall(running.text())) for running in self._processes)
+
+    def state(self) -> str:
+        """What to show when waiting was in vain."""
+        views = [f"{spec}: {self.view(spec)}" for spec in self._open]
+        try:
+            leases = self.connection.command("ZRANGE", keys.LEASES, 0, -1, "WITHSCORES")
+        except BatchSimError as error:
+            leases = error.message
+        said = [f"{running.log.parent.name}: {running.text()[-2500:]}" for running in self._processes[-4:]]
+        return "\n".join([*views, f"leases {leases}", *said])
+
+    def _opened(self, spec: BatchSpec) -> BatchSpec:
+        self._open.append(spec)
+        return spec
+
+    def _losses(self) -> int:
+        total = sum(len(_LOST.findall(running.text())) for running in self._processes)
+        lost, self._lost_before = total - self._lost_before, total
+        return lost
+
+    def _longest_slice(self, spec: BatchSpec) -> int:
+        """Jobs that fit into a slice: by their length, or twice as many as the longest slice that was committed had."""
+        if spec.job_seconds:
+            return int(SLICE_SECONDS / spec.job_seconds) + 1
+        found = [match for running in self._processes for match in _COMMITTED.findall(running.text())]
+        lengths = [int(last) - int(first) + 1 for batch, first, last in found if int(batch) == spec.id]
+        return 2 * max(lengths, default=1)
 
     def _start_worker(self) -> None:
         number = len(self._processes)
@@ -127,50 +224,14 @@ class ChaosSystem:
         own.mkdir()
         settings = {"REDIS_URL": self.server.url, "OUTPUT_DIR": self.root, "SLICE_SECONDS": SLICE_SECONDS}
         settings |= {"LEASE_SECONDS": LEASE_SECONDS, "SHUTDOWN_GRACE_SECONDS": 5, "TMPDIR": own, "LOG_FORMAT": "json"}
-        running = support.start(
-            support.python("-m", "services.worker", "--slots", "2"), support.environment(**settings), own, "worker"
-        )
+        module = "services.worker"
+        if self.movable_clocks:
+            module = "tests.chaos.moved_clock"
+            settings["CHAOS_CLOCK"] = own / "clock"
+            clock = MovedClock(own / "clock", make=True)
+        command = support.python("-m", module, "--slots", str(SLOTS_PER_WORKER))
+        running = support.start(command, support.environment(**settings), own, "worker")
         self._processes.append(running)
         self._workers.append(running)
-
-    def _a_worker(self) -> Running:
-        return support.wait_for(  # type: ignore[return-value]
-            lambda: next((running for running in self._workers if running.process.poll() is None), None), 10, "a worker"
-        )
-
-    def _kill_slot(self) -> None:
-        worker = self._a_worker()
-        pids = subprocess.run(["pgrep", "-P", str(worker.pid)], capture_output=True, text=True, check=False).stdout
-        for pid in pids.split()[:1]:
-            os.kill(int(pid), signal.SIGKILL)
-
-    def _kill_worker(self) -> None:
-        self._a_worker().kill()
-
-    def _term_worker(self) -> None:
-        self._a_worker().signal(signal.SIGTERM)
-
-    def _stop_worker(self) -> None:
-        worker = self._a_worker()
-        os.killpg(worker.pid, signal.SIGSTOP)
-        time.sleep(LEASE_SECONDS * 1.5)  # the fault itself: it lasts longer than the lease
-        os.killpg(worker.pid, signal.SIGCONT)
-
-    def _kill_redis(self) -> None:
-        self.server.stop()
-        self.server.restart()
-
-    def _stop_redis(self) -> None:
-        self.server.process.send_signal(signal.SIGSTOP)
-        time.sleep(LEASE_SECONDS * 1.5)  # the fault itself
-        self.server.process.send_signal(signal.SIGCONT)
-
-    def _empty_redis(self) -> None:
-        self.connection.command("FLUSHALL")
-
-    def _lose_messages(self) -> None:
-        self.connection.command("DEL", queue.QUEUE)
-
-    def _double_messages(self) -> None:
-        for message in self.connection.command("LRANGE", queue.QUEUE, 0, -1):
-            self.connection.command("LPUSH", queue.QUEUE, message)
+        if self.movable_clocks:
+            self._clocks[running.pid] = clock

@@ -37,6 +37,19 @@ class JobState(IntEnum):
         return self > JobState.RUNNING
 
 
+class Reason(IntEnum):
+    """Why a job ended as it did; Slurm's words where Slurm has one. The number is what the job table stores."""
+
+    NONE = 0
+    NonZeroExitCode = 1
+    RaisedSignal = 2
+    TimeLimit = 3
+    OutOfMemory = 4
+    CrashLimit = 5
+    MaxFails = 6
+    DependencyNeverSatisfied = 7
+
+
 FAILED_STATES = (JobState.FAILED, JobState.TIMEOUT, JobState.OUT_OF_MEMORY, JobState.NODE_FAIL)
 
 
@@ -50,6 +63,21 @@ class BatchSpec:
     simulation: str = "random_numbers"
     # Each job waits so long before it computes, s: to see how the system does with longer jobs.
     job_seconds: float = 0.0
+    parameters: dict[str, float] = field(default_factory=dict)
+    # Limits and order: see common/options.py. ``throttle``, ``priority`` and ``hold`` are what the batch began with.
+    time_limit_seconds: float = 0.0
+    memory_limit_mb: int = 0
+    retries: int = 0
+    retry_delay_seconds: float = 1.0
+    crash_limit: int = 5
+    max_fails: int | None = None
+    throttle: int = 0
+    priority: int = 0
+    partition: str = "default"
+    dependency: tuple[tuple[str, int], ...] = ()
+    kill_on_invalid_dependency: bool = False
+    hold: bool = False
+    output_mode: str = "files"
     # The start-up batch writes to outputs/ itself, as the original did; any other to outputs/<id>/.
     startup: bool = False
     # Which submit made it; a start-up batch is recognised by it even when Redis has forgotten everything.
@@ -64,6 +92,7 @@ class BatchSpec:
     def from_json(cls, text: str | bytes) -> Self:
         """The inverse of :meth:`to_json`; fields of a newer version are passed over."""
         values: dict[str, Any] = json.loads(text)
+        values["dependency"] = tuple((str(kind), int(on)) for kind, on in values.get("dependency", ()))
         return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
 
@@ -90,12 +119,12 @@ def initial_ranges(jobs: int, slots: int = 0) -> list[tuple[int, int]]:
     return [(low + 1, high - low) for low, high in pairwise(edges)]
 
 
-def batch_state(counters: Mapping[JobState, int]) -> str:
+def batch_state(counters: Mapping[JobState, int], *, held: bool = False) -> str:
     """The state of a batch, from how many of its jobs are in which state; never stored."""
     if counters.get(JobState.RUNNING):
         return "RUNNING"
     if counters.get(JobState.PENDING):
-        return "PENDING"
+        return "HELD" if held else "PENDING"
     if any(counters.get(state) for state in FAILED_STATES):
         return "FAILED"
     for state in (JobState.ABORTED, JobState.CANCELLED):

@@ -5,7 +5,7 @@ import time
 from common.batch import BatchSpec
 from common.outputs import RowFormat
 from common.seeds import Streams
-from common.simulations import random_numbers
+from common.simulations import random_numbers, simulation
 
 
 class Jobs:
@@ -18,10 +18,11 @@ class Jobs:
         self._pause_seconds = spec.job_seconds
         self._streams = Streams(spec.seed)
         self._format = RowFormat(random_numbers.COLUMNS)
+        self._simulation = simulation(spec.simulation, spec.parameters)
 
-    def result(self, index: int) -> tuple[bytes, tuple[float, ...]]:
+    def result(self, index: int, attempt: int = 1) -> tuple[bytes, tuple[float, ...]]:
         """Run job ``index``; returns its CSV file's bytes and its numeric outputs."""
         if self._pause_seconds:
             time.sleep(self._pause_seconds)
-        result = random_numbers.random_numbers(self._streams.generator(index))
+        result = self._simulation(self._streams.generator(index), attempt)
         return self._format(result), result[1:]

@@ -6,11 +6,16 @@ from typing import Any
 from celery import Celery
 
 from common.batch import range_text
-from common.ledger.ranges import Ticket
+from common.ledger.ranges import DEFAULT_PARTITION, Ticket
 
 QUEUE = "batchsim"
 RUN_RANGE = "batchsim.run_range"
 FINISH = "batchsim.finish"
+
+
+def queue_name(partition: str) -> str:
+    """The queue whose messages the workers of a partition take."""
+    return QUEUE if partition == DEFAULT_PARTITION else f"{QUEUE}.{partition}"
 
 
 def make_app(broker_url: str) -> Celery:
@@ -26,6 +31,8 @@ def make_app(broker_url: str) -> Celery:
         task_acks_late=False,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
+        # How long the message of a process that died counts as being worked on; meanwhile its slot gets no other.
+        worker_lost_wait=0.01,
         task_track_started=False,
         task_send_sent_event=False,
         broker_connection_retry_on_startup=True,
@@ -59,7 +66,8 @@ def publish(app: Celery, tickets: Iterable[Ticket], producer: Any = None) -> int
         for ticket in tickets:
             app.send_task(
                 RUN_RANGE,
-                args=(ticket.batch, ticket.token),
+                args=(ticket.batch, ticket.token, ticket.partition),
+                queue=queue_name(ticket.partition),
                 task_id=ticket.token,
                 # What Flower shows.
                 argsrepr=range_text(ticket.batch, ticket.first, ticket.count),
@@ -71,9 +79,16 @@ def publish(app: Celery, tickets: Iterable[Ticket], producer: Any = None) -> int
     return sent
 
 
-def publish_finish(app: Celery, batch: int) -> None:
-    """Ask a worker to write the batch's results files. Raises kombu's OperationalError."""
-    app.send_task(FINISH, args=(batch,), argsrepr=f"{batch}", kwargsrepr="", ignore_result=True)
+def publish_finish(app: Celery, batch: int, partition: str = DEFAULT_PARTITION) -> None:
+    """Ask a worker of the batch's partition to write its results files. Raises kombu's OperationalError."""
+    app.send_task(
+        FINISH,
+        args=(batch,),
+        queue=queue_name(partition),
+        argsrepr=f"{batch}",
+        kwargsrepr="",
+        ignore_result=True,
+    )
 
 
 def _celery_url(url: str) -> str:

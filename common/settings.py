@@ -62,6 +62,9 @@ class Settings(BaseSettings):
         le=1024,
         description="worker slots of the embedded form; empty: the cores",
     )
+    worker_partitions: str = Field(
+        "default", pattern=r"^[a-z0-9][a-z0-9_,-]*$", description="partitions whose batches a worker runs, by commas"
+    )
     worker_concurrency: Count = Field(1, ge=1, le=1024, description="slots of one worker container")
 
     api_host: str = Field("127.0.0.1", description="address that the API's process listens on")

@@ -1,5 +1,6 @@
-"""Batches in the ledger: submit, look up, cancel."""
+"""Batches in the ledger: submit, look up, finish."""
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from common.errors import NotFound
 from common.jobs import Jobs
 from common.ledger import keys
 from common.ledger.connection import Connection
-from common.ledger.table import record_dtype
+from common.ledger.ranges import Ticket, tickets
+from common.ledger.table import SEGMENT_JOBS, Closed, record_dtype
 from common.statistics import Moments
 
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -26,11 +28,17 @@ class BatchView:
     ended: float | None
     finished: float | None
     crashes: int
+    held: bool = False
+    throttle: int = 0
+    priority: int = 0
+    # Dependencies that are not met, and how many of them cannot be any more.
+    unmet: int = 0
+    never: int = 0
 
     @property
     def state(self) -> str:
         """The batch's state, derived from its counters."""
-        return batch_state(self.counters)
+        return batch_state(self.counters, held=self.held)
 
     @property
     def done(self) -> int:
@@ -63,20 +71,25 @@ def submit(
     slots: int = 0,
     completed: int = 0,
     ranges: Sequence[tuple[int, int]] | None = None,
-) -> tuple[int, list[tuple[str, int, int]]]:
+    closed: Sequence[Closed] = (),
+    outcomes: Mapping[int, str] | None = None,
+) -> tuple[int, list[Ticket]]:
     """Enter a batch, in one step.
 
-    Returns its id and the ranges to publish as ``(token, first, count)``; with an idempotency key that has a batch
+    Returns its id and the ranges to publish; with an idempotency key that has a batch
     already, that batch's id and no ranges. The key is kept for ``key_seconds``; 0: for ever.
     ``slots`` is how many slots will work on it; 0: as many as there are now. A batch that is rebuilt has ``completed``
-    jobs whose records are in the table already, and ``ranges`` of the others. A batch that exists is left as it is.
+    jobs whose records are in the table already, ``ranges`` of the others, what was ``closed`` of them, and the
+    ``outcomes`` ("ok", "bad") of batches that it depends on and the ledger does not know. A batch that exists is left
+    as it is.
     """
     if ranges is None:
         if spec.jobs > INITIAL_RANGES and not slots:
             slots = int(connection.command("GET", keys.SLOTS) or 0)
         ranges = initial_ranges(spec.jobs, slots)
     arguments: list[object] = [spec.id, spec.to_json(), spec.jobs, secrets.token_hex(4), int(spec.startup)]
-    arguments += [key_seconds, record_dtype(Jobs.outputs).itemsize, completed]
+    arguments += [key_seconds, record_dtype(Jobs.outputs).itemsize, SEGMENT_JOBS, completed]
+    arguments.append(_options_json(spec, closed, outcomes or {}))
     for first, count in ranges:
         arguments += [first, count]
     slot = keys.idempotency(idempotency_key) if idempotency_key else ""
@@ -85,8 +98,28 @@ def submit(
         return int(reply[1]), []
     if reply[0] == b"exists":
         return spec.id, []
-    tokens = [token.decode() for token in reply[1:]]
-    return spec.id, [(token, *span) for token, span in zip(tokens, ranges, strict=True)]
+    if closed:
+        return spec.id, tickets(connection, reply[1:])
+    # The tokens are those of the first ranges, in their order; fewer of a batch that is held or throttled.
+    tokens = (token.decode() for token in reply[1:])
+    return spec.id, [Ticket(spec.id, token, *span, spec.partition) for token, span in zip(tokens, ranges, strict=False)]
+
+
+def _options_json(spec: BatchSpec, closed: Sequence[Closed], outcomes: Mapping[int, str]) -> str:
+    return json.dumps(
+        {
+            "partition": spec.partition,
+            "priority": spec.priority,
+            "throttle": spec.throttle,
+            "max_fails": "" if spec.max_fails is None else spec.max_fails,
+            "held": int(spec.hold),
+            "kill": int(spec.kill_on_invalid_dependency),
+            "dependency": spec.dependency,
+            "corr": any(kind == "aftercorr" for kind, _ in spec.dependency),
+            "outcomes": outcomes,
+            "closed": [[piece.first, piece.count, piece.state.name, piece.reason.name] for piece in closed],
+        }
+    )
 
 
 def known_submit(connection: Connection, idempotency_key: str) -> int | None:
@@ -114,20 +147,25 @@ def exists(connection: Connection, batch_id: int) -> bool:
 def view(connection: Connection, batch_id: int) -> BatchView:
     """The batch now. Raises :class:`NotFound`."""
     names = [state.name for state in JobState]
-    fields = ["spec", "created", "started", "ended", "finished", "crashes", *names]
-    spec, created, started, ended, finished, crashes, *counts = connection.command(
-        "HMGET", keys.batch(batch_id), *fields
-    )
+    numbers = ("crashes", "held", "throttle", "priority", "unmet", "never")
+    fields = ["spec", "created", "started", "ended", "finished", *numbers, *names]
+    spec, created, started, ended, finished, *rest = connection.command("HMGET", keys.batch(batch_id), *fields)
     if spec is None:
         raise NotFound(f"There is no batch {batch_id}.", field="batch")
+    more = {name: int(value or 0) for name, value in zip(numbers, rest, strict=False)}
     return BatchView(
         spec=BatchSpec.from_json(spec),
-        counters={state: int(count) for state, count in zip(JobState, counts, strict=True)},
+        counters={state: int(count) for state, count in zip(JobState, rest[len(numbers) :], strict=True)},
         created=float(created),
         started=float(started) if started else None,
         ended=float(ended) if ended else None,
         finished=float(finished) if finished else None,
-        crashes=int(crashes or 0),
+        crashes=more["crashes"],
+        held=bool(more["held"]),
+        throttle=more["throttle"],
+        priority=more["priority"],
+        unmet=more["unmet"],
+        never=more["never"],
     )
 
 
@@ -189,7 +227,7 @@ def unclaim_finish(connection: Connection, batch_id: int, name: str) -> None:
 
 def finished(connection: Connection, batch_id: int) -> bool:
     """Note that the batch's results files are written; False if that was so before."""
-    return bool(connection.run("finished", [keys.FINISHING, keys.batch(batch_id)], [batch_id]))
+    return bool(connection.run("finished", [keys.FINISHING, keys.batch(batch_id), keys.finisher(batch_id)], [batch_id]))
 
 
 def finish_claimed(connection: Connection, batch_id: int) -> bool:
@@ -211,10 +249,3 @@ def failures(connection: Connection, batch_id: int) -> dict[int, str]:
     """Error texts of failed jobs, by index; the first ones only, when there are very many."""
     raw = connection.command("HGETALL", keys.failures(batch_id))
     return {int(index): text.decode() for index, text in raw.items()}
-
-
-def cancel(connection: Connection, batch_id: int) -> int:
-    """Cancel all jobs that have not ended; returns how many that were."""
-    return int(
-        connection.run("cancel", [keys.batch(batch_id), keys.WAITING, keys.LEASES, keys.ranges(batch_id)], [batch_id])
-    )

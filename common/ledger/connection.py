@@ -1,6 +1,6 @@
 """The connection to Redis, its scripts, and the translation of its errors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -50,6 +50,14 @@ class Connection:
         """One Redis command."""
         with translated():
             return self.redis.execute_command(*words)
+
+    def many(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
+        """Several commands in one round trip; not a transaction."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for words in commands:
+                pipeline.execute_command(*words)
+            return list(pipeline.execute())
 
     def close(self) -> None:
         """Close the pool's connections."""

@@ -10,10 +10,16 @@ PREFIX = "bs:"
 LAST_BATCH = PREFIX + "last_batch"
 # string: id of the newest start-up batch. Written by submit.lua.
 STARTUP = PREFIX + "startup"
-# zset batch id → its virtual time, s: the batches that have ranges waiting. Written by every range script.
-WAITING = PREFIX + "waiting"
-# string: virtual time of the last claim, s; where a batch that comes new to WAITING starts. Written by claim.lua.
+# hash partition/priority → virtual time of the last claim, s; where a batch that comes new to its waiting set starts.
 CLOCK = PREFIX + "clock"
+# hash partition → ranges that are leased in it. Moves with LEASES.
+LEASED = PREFIX + "leased"
+# zset batch id → Redis time at which its first parked range is released, s.
+PARKED = PREFIX + "parked"
+# set of partitions that ever had a batch. Written by submit.lua; never expires.
+PARTITIONS = PREFIX + "partitions"
+# set of "follower:followed": batches with aftercorr whose followed batch may have completed jobs before they came.
+UNPRIMED = PREFIX + "unprimed"
 # zset token → Redis time at which the lease runs out, s: the ranges that slots are working on.
 LEASES = PREFIX + "leases"
 # zset batch id → Redis time of submit, s: every batch. Written by submit.lua.
@@ -30,6 +36,8 @@ WORKERS = PREFIX + "workers"
 WORKER_INFO = PREFIX + "worker_info"
 # string: slots of all live workers. Written by heartbeat.lua.
 SLOTS = PREFIX + "slots"
+# hash partition → slots of the live workers that serve it. As SLOTS.
+PARTITION_SLOTS = PREFIX + "partition_slots"
 # hash slot name → its number in the job table's worker column. Grows by one per slot name; never expires.
 SLOT_NUMBERS = PREFIX + "slot_numbers"
 # string: name of the housekeeper. Expires by itself when it dies.
@@ -39,6 +47,31 @@ HOUSEKEEPER = PREFIX + "housekeeper"
 def batch(batch_id: int) -> str:
     """Hash: specification, counters by state, times. Lives as long as the batch is known."""
     return f"{PREFIX}batch:{batch_id}"
+
+
+def waiting(partition: str) -> str:
+    """Zset batch id → its virtual time less its priority, s: batches whose ranges slots may take."""
+    return f"{PREFIX}waiting:{partition}"
+
+
+def parked(batch_id: int) -> str:
+    """Zset token → Redis time of release, s: ranges that wait for their next attempt."""
+    return f"{PREFIX}batch:{batch_id}:parked"
+
+
+def blocked(batch_id: int) -> str:
+    """Zset token → first job: ranges whose elements in the followed batch (aftercorr) have not completed."""
+    return f"{PREFIX}batch:{batch_id}:blocked"
+
+
+def closed(batch_id: int) -> str:
+    """List of JSON [first, count, state, reason]: jobs that ended without a record. Written by ``close`` in lib.lua."""
+    return f"{PREFIX}batch:{batch_id}:closed"
+
+
+def events(batch_id: int) -> str:
+    """List of JSON: what happened to jobs of the batch, the last thousand. Written by ``event`` in lib.lua."""
+    return f"{PREFIX}batch:{batch_id}:events"
 
 
 def ranges(batch_id: int) -> str:
@@ -67,7 +100,12 @@ def finisher(batch_id: int) -> str:
 
 
 def leased_range(token: str) -> str:
-    """Hash: batch, first, count, crashes; once leased also worker and slot. Until its last job is committed."""
+    """Hash: batch, partition, first, count; once leased also worker and slot. Until its last job is committed.
+
+    ``base`` attempts were made before the batch was requeued, ``tries`` failed since, ``lost`` were lost with their
+    worker: together, plus one, the number of the attempt. ``crashes`` are those of the job at the head; while
+    ``careful`` seconds are left, jobs are committed one by one.
+    """
     return f"{PREFIX}range:{token}"
 
 

@@ -1,18 +1,21 @@
-"""Ranges in the ledger: claim, commit, renew, reclaim."""
+"""Ranges in the ledger: claim, commit, strike, renew, reclaim, release."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from common.batch import JobState
+from common.batch import JobState, Reason
 from common.ledger import keys
 from common.ledger.connection import Connection
-from common.ledger.table import SEGMENT_JOBS, pieces
+from common.ledger.table import pieces
 from common.statistics import Moments
 
+# How often in a row a worker may be lost with the same job, which ran alone then, before the job is FAILED.
 MAX_CRASHES = 5
 MAX_FAILURES_KEPT = 1000
+MOST_RELEASED = 1000
+DEFAULT_PARTITION = "default"
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,37 @@ class Ticket:
     token: str
     first: int
     count: int
+    partition: str = DEFAULT_PARTITION
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A range that this slot holds until the lease runs out."""
+    """A range that this slot holds until the lease runs out.
+
+    ``attempt`` is the number of its jobs' present attempt, ``tries`` how many of them failed; while ``careful`` seconds
+    are left its jobs are committed one by one, because a worker was lost with them.
+    """
 
     token: str
     batch: int
     first: int
     count: int
-    crashes: int
+    attempt: int = 1
+    tries: int = 0
+    careful: float = 0.0
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Jobs that failed and are tried again after ``delay`` seconds; ``base`` attempts were made before these tries."""
+
+    first: int
+    count: int
+    tries: int
+    delay: float
+    base: int
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +71,9 @@ class Slice:
     failures: Mapping[int, str]
     records: bytes | memoryview
     record_size: int
+    retries: Sequence[Retry] = ()
+    # Runs of COMPLETED jobs, (first, count): what batches that follow element by element wait for.
+    completed: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +96,7 @@ def claim(
     lease_seconds: float,
     slice_seconds: float,
     jobs_per_task: int = 0,
+    partition: str = DEFAULT_PARTITION,
 ) -> tuple[Lease | None, tuple[str, ...]]:
     """Lease a waiting range. None when nothing waits any more, as after a second delivery of the message.
 
@@ -77,13 +104,13 @@ def claim(
     """
     reply = connection.run(
         "claim",
-        [keys.WAITING, keys.LEASES, keys.CLOCK],
-        [*ticket, worker, slot, lease_seconds, slice_seconds, jobs_per_task],
+        [keys.waiting(partition), keys.CLOCK],
+        [partition, *ticket, worker, slot, lease_seconds, slice_seconds, jobs_per_task],
     )
     if reply[0] == b"stale":
         return None, ()
-    _, token, batch, first, count, crashes, *rest = reply
-    lease = Lease(token.decode(), int(batch), first, count, int(crashes))
+    _, token, batch, first, count, attempt, tries, careful, lost, *rest = reply
+    lease = Lease(token.decode(), int(batch), first, count, int(attempt), int(tries), float(careful), int(lost))
     return lease, tuple(part.decode() for part in rest)
 
 
@@ -104,15 +131,43 @@ def commit(
     reply = connection.run(
         "commit",
         [keys.LEASES, keys.batch(lease.batch), keys.leased_range(lease.token), keys.statistics(lease.batch),
-         keys.failures(lease.batch), keys.WAITING, *segments],
+         keys.failures(lease.batch), *segments],
         [lease.token, work.first, work.done, work.seconds, slice_seconds, lease_seconds, int(give_back),
-         json.dumps({state.name: jobs for state, jobs in work.states.items()}), json.dumps(work.moments),
-         json.dumps(work.failures), MAX_FAILURES_KEPT, *records],
+         _work_json(work), MAX_FAILURES_KEPT, *records],
     )  # fmt: skip
     word = reply[0].decode()
     if word == "stale":
         return Verdict("stale")
     return Verdict(word, bool(reply[1]), reply[2], reply[3], tuple(token.decode() for token in reply[4:]))
+
+
+def _work_json(work: Slice) -> str:
+    return json.dumps(
+        {
+            "states": {state.name: jobs for state, jobs in work.states.items()},
+            "moments": work.moments,
+            "failures": work.failures,
+            "retries": [[r.first, r.count, r.tries, r.delay, r.base, r.text] for r in work.retries],
+            "completed": work.completed,
+        }
+    )
+
+
+def strike(
+    connection: Connection, token: str, job: int, *, state: JobState | None, limit: int, record: bytes, text: str
+) -> tuple[bool, bool, tuple[str, ...]]:
+    """End the job that died with its process, or give it another try, alone, after a crash (``state`` None).
+
+    Returns whether the lease was still held, whether the batch has ended, and the tokens to publish.
+    """
+    reply = connection.run(
+        "strike",
+        [keys.LEASES, keys.leased_range(token)],
+        [token, job, state.name if state else "", limit, record, text, MAX_FAILURES_KEPT],
+    )
+    if reply[0] == b"stale":
+        return False, False, ()
+    return True, bool(reply[1]), tuple(part.decode() for part in reply[2:])
 
 
 def renew(connection: Connection, tokens: Sequence[str], *, lease_seconds: float) -> list[str]:
@@ -122,43 +177,74 @@ def renew(connection: Connection, tokens: Sequence[str], *, lease_seconds: float
     return [token.decode() for token in connection.run("renew", [keys.LEASES], [lease_seconds, *tokens])]
 
 
-def reclaim(connection: Connection, tokens: Sequence[str] = (), *, crashed: bool = True) -> list[Ticket]:
-    """Offer leased ranges again: the given ones, or all whose lease ran out. Returns what is to be published."""
-    head = bytes([JobState.FAILED, MAX_CRASHES])
+def reclaim(
+    connection: Connection, tokens: Sequence[str] = (), *, crashed: bool = True, careful_seconds: float = 2.0
+) -> list[Ticket]:
+    """Offer leased ranges again: the given ones, or all whose lease ran out. Returns what is to be published.
+
+    With ``crashed`` they were lost with their worker: then the first ``careful_seconds`` of each run job by job, so
+    that a job that takes its worker down is found, and FAILED when it has done so too often.
+    """
+    # The rest of a record's head: exit, slot, signal, reason; the script puts state and attempt before it.
+    rest = bytes([0, 0, 0, 0, 0, Reason.CrashLimit])
     reply = connection.run(
-        "reclaim",
-        [keys.LEASES],
-        [int(crashed), MAX_CRASHES, head, SEGMENT_JOBS, MAX_FAILURES_KEPT, *tokens],
+        "reclaim", [keys.LEASES], [int(crashed), careful_seconds, MAX_CRASHES, rest, MAX_FAILURES_KEPT, *tokens]
     )
-    return _tickets(reply)
+    return tickets(connection, reply)
 
 
-def share(connection: Connection, *, slice_seconds: float) -> list[Ticket]:
+def release(connection: Connection) -> list[Ticket]:
+    """Let the jobs be tried again whose time has come; returns what is to be published."""
+    return tickets(connection, connection.run("release", [keys.PARKED], [MOST_RELEASED]))
+
+
+def share(connection: Connection, *, slice_seconds: float, partition: str = DEFAULT_PARTITION) -> list[Ticket]:
     """Take the end of the longest range from a slot that is at a long job, when slots are idle."""
-    return _tickets(connection.run("share", [keys.LEASES], [slice_seconds]))
+    return tickets(connection, connection.run("share", [keys.LEASES], [partition, slice_seconds]))
 
 
-def _tickets(reply: list[Any]) -> list[Ticket]:
-    groups = zip(*[iter(reply)] * 4, strict=True)
-    return [Ticket(int(batch), token.decode(), int(first), int(count)) for token, batch, first, count in groups]
+def unblock(
+    connection: Connection, batch_id: int, runs: Iterable[tuple[int, int]], *, primed: str = ""
+) -> list[Ticket]:
+    """Let jobs run whose elements in the followed batch have completed; ``primed`` leaves the list of the unprimed."""
+    numbers = [number for run in runs for number in run]
+    reply = connection.run("unblock", [keys.batch(batch_id), keys.UNPRIMED], [batch_id, primed, *numbers])
+    return tickets(connection, reply)
+
+
+def tickets(connection: Connection, tokens: Iterable[bytes | str]) -> list[Ticket]:
+    """The ranges of these tokens that are still there."""
+    names = [token.decode() if isinstance(token, bytes) else token for token in tokens]
+    if not names:
+        return []
+    fields = ("batch", "first", "count", "partition")
+    rows = connection.many([("HMGET", keys.leased_range(name), *fields) for name in names])
+    return [
+        Ticket(int(batch), name, int(first), int(count), partition.decode())
+        for name, (batch, first, count, partition) in zip(names, rows, strict=True)
+        if batch is not None
+    ]
 
 
 def lookup(connection: Connection, token: str) -> Ticket | None:
     """A range that has not been finished, by its token."""
-    batch, first, count = connection.command("HMGET", keys.leased_range(token), "batch", "first", "count")
-    return Ticket(int(batch), token, int(first), int(count)) if batch is not None else None
+    return next(iter(tickets(connection, [token])), None)
 
 
 def open_ranges(connection: Connection, batch_id: int) -> list[Ticket]:
-    """The batch's ranges that wait or are leased."""
-    tokens = connection.command("ZRANGE", keys.ranges(batch_id), 0, -1) + connection.command(
-        "ZRANGE", keys.LEASES, 0, -1
-    )
-    found = [lookup(connection, token.decode()) for token in tokens]
-    return [ticket for ticket in found if ticket is not None and ticket.batch == batch_id]
+    """The batch's ranges, wherever they are: waiting, parked, blocked or leased."""
+    tokens: list[Any] = []
+    for place in (keys.ranges(batch_id), keys.parked(batch_id), keys.blocked(batch_id), keys.LEASES):
+        tokens += connection.command("ZRANGE", place, 0, -1)
+    return [ticket for ticket in tickets(connection, tokens) if ticket.batch == batch_id]
 
 
-def owed(connection: Connection, queue: str) -> tuple[int, int]:
-    """How many ranges wait for a slot, and how many messages for them are in the queue."""
-    waiting, queued = connection.run("owed", [keys.WAITING, queue], [])
+def owed(connection: Connection, queue: str, partition: str = DEFAULT_PARTITION) -> tuple[int, int]:
+    """How many ranges slots may take now, and how many messages for them are in the queue."""
+    waiting, queued = connection.run("owed", [keys.waiting(partition), queue], [])
     return int(waiting), int(queued)
+
+
+def partitions(connection: Connection) -> list[str]:
+    """The partitions that ever had a batch."""
+    return sorted(name.decode() for name in connection.command("SMEMBERS", keys.PARTITIONS))

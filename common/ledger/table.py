@@ -5,11 +5,14 @@ A slice's commit is one write into a string, a page of jobs is one read at any o
 Redis's 512 MB and are allocated when first written, so a batch of ten million jobs is accepted at once.
 """
 
+import json
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from common.batch import JobState, Reason
 from common.ledger import keys
 from common.ledger.connection import Connection
 
@@ -21,7 +24,8 @@ _FIELDS = (
     ("attempt", "u1", "B"),
     ("exit", "<i2", "h"),
     ("slot", "<u2", "H"),
-    ("signal", "<u2", "H"),
+    ("signal", "u1", "B"),
+    ("reason", "u1", "B"),
     ("started", "<f8", "d"),
     ("elapsed", "<f4", "f"),
     ("cpu", "<f4", "f"),
@@ -60,6 +64,37 @@ def read(connection: Connection, batch_id: int, first: int, count: int, dtype: n
         parts.append(raw.ljust(take * size, b"\0"))
         position, count = position + take, count - take
     return np.frombuffer(b"".join(parts), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Jobs that ended without a record, because they never ran: cancelled, or given up."""
+
+    first: int
+    count: int
+    state: JobState
+    reason: Reason
+
+
+def closed(connection: Connection, batch_id: int) -> list[Closed]:
+    """What was closed of a batch, in no order, disjoint."""
+    rows = [json.loads(text) for text in connection.command("LRANGE", keys.closed(batch_id), 0, -1)]
+    return [
+        Closed(int(first), int(count), JobState[state], Reason[reason or "NONE"])
+        for first, count, state, reason in rows
+    ]
+
+
+def page(connection: Connection, batch_id: int, first: int, count: int, dtype: np.dtype[np.void]) -> np.ndarray:
+    """As :func:`read`, with the states and reasons of jobs that ended without a record."""
+    records = read(connection, batch_id, first, count, dtype)
+    intervals = closed(connection, batch_id)
+    if intervals:
+        records = records.copy()
+        for interval in intervals:
+            piece = records[max(0, interval.first - first) : max(0, interval.first - first + interval.count)]
+            piece["state"], piece["reason"] = interval.state, interval.reason
+    return records
 
 
 def write(connection: Connection, batch_id: int, first: int, records: bytes, size: int) -> None:

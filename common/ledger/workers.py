@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from common.ledger import keys
 from common.ledger.connection import Connection
@@ -9,6 +10,7 @@ from common.ledger.connection import Connection
 # A worker says every HEARTBEAT_SECONDS that it lives; after three missed ones it no longer counts.
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 3.5 * HEARTBEAT_SECONDS
+_KEYS = [keys.WORKERS, keys.WORKER_INFO, keys.SLOTS, keys.PARTITION_SLOTS]
 
 
 @dataclass(frozen=True)
@@ -19,19 +21,18 @@ class WorkerInfo:
     slots: int
     busy: int
     pid: int
+    partitions: tuple[str, ...] = ("default",)
 
 
 def heartbeat(connection: Connection, info: WorkerInfo) -> int:
     """Say that this worker lives; returns how many do."""
     said = json.dumps(asdict(info))
-    return int(
-        connection.run("heartbeat", [keys.WORKERS, keys.WORKER_INFO, keys.SLOTS], [info.name, said, SILENCE_SECONDS])
-    )
+    return int(connection.run("heartbeat", _KEYS, [info.name, said, SILENCE_SECONDS]))
 
 
 def sign_off(connection: Connection, name: str) -> None:
     """Say that this worker is leaving, so that its slots are no longer counted."""
-    connection.run("heartbeat", [keys.WORKERS, keys.WORKER_INFO, keys.SLOTS], [name, "", SILENCE_SECONDS])
+    connection.run("heartbeat", _KEYS, [name, "", SILENCE_SECONDS])
 
 
 def alive(connection: Connection) -> list[WorkerInfo]:
@@ -42,7 +43,12 @@ def alive(connection: Connection) -> list[WorkerInfo]:
     if not names:
         return []
     said = connection.command("HMGET", keys.WORKER_INFO, *names)
-    return sorted((WorkerInfo(**json.loads(text)) for text in said if text), key=lambda info: info.name)
+    return sorted((_info(json.loads(text)) for text in said if text), key=lambda info: info.name)
+
+
+def _info(said: dict[str, Any]) -> WorkerInfo:
+    # JSON knows no tuples.
+    return WorkerInfo(**{**said, "partitions": tuple(said["partitions"])})
 
 
 def slot_number(connection: Connection, slot: str) -> int:

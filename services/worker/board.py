@@ -1,7 +1,9 @@
 """The slot board: a small shared file in which a worker's processes see each other.
 
-The main process writes one flag (drain), each slot its process id and the token of the range it holds. So the
-main process knows what to renew, and what a dead slot was holding, without asking Redis or Celery.
+The main process writes one flag (drain), each slot its process id, the token of the range it holds, and what it has
+done of its present slice. So the main process knows what to renew, whom to stop, and whoever takes a dead slot's place
+finds what that had finished and at which job it died, without asking Redis or Celery. It outlives a process, not the
+machine: what must survive that is in the ledger.
 """
 
 import mmap
@@ -11,6 +13,16 @@ from pathlib import Path
 
 _ENTRY = struct.Struct("<IB59s")
 _HEADER_BYTES = _ENTRY.size
+# What the slot says of its slice: first job, record size, attempt, tries, seconds a job may take, kB it may grow to.
+_SLICE = struct.Struct("<QIHHdQ")
+# Jobs of the slice that are over, and since when it is at the next one (time.monotonic; 0: at none).
+_PROGRESS = struct.Struct("<Qd")
+# What the main process says: the state in which it ended the job by killing the slot, and the slot's exit code.
+_END = struct.Struct("<Bh")
+_RECORDS_AT = _ENTRY.size + _SLICE.size + _PROGRESS.size + _END.size
+# A slice ends when its records fill this; at 44 bytes a job that is 23,000 jobs.
+RECORD_BYTES = 2**20
+_SLOT_BYTES = _RECORDS_AT + RECORD_BYTES
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,22 @@ class SlotEntry:
     token: str
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a slot is in its slice; ``since`` is 0 when it is at no job, ``record_size`` when it is in no slice."""
+
+    first: int
+    record_size: int
+    attempt: int
+    tries: int
+    limit_seconds: float
+    limit_kb: int
+    done: int
+    since: float
+    ended_as: int
+    exit_code: int
+
+
 class Board:
     """A board of ``slots`` entries in the file ``path``."""
 
@@ -29,12 +57,13 @@ class Board:
         self.path = path
         self.slots = slots
         with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), _HEADER_BYTES + slots * _ENTRY.size)
+            self._map = mmap.mmap(file.fileno(), _HEADER_BYTES + slots * _SLOT_BYTES)
 
     @classmethod
     def create(cls, path: Path, slots: int) -> "Board":
         """Make an empty board."""
-        path.write_bytes(bytes(_HEADER_BYTES + slots * _ENTRY.size))
+        with path.open("wb") as file:
+            file.truncate(_HEADER_BYTES + slots * _SLOT_BYTES)
         return cls(path, slots)
 
     @property
@@ -47,9 +76,13 @@ class Board:
         self._map[0] = 1
 
     def write(self, index: int, pid: int, token: str = "") -> None:
-        """Say what slot ``index`` does. One writer per entry; the length is written with the text, in one copy."""
-        raw = token.encode()
-        _ENTRY.pack_into(self._map, self._offset(index), pid, len(raw), raw)
+        """Say what slot ``index`` holds; it is in no slice. One writer per entry."""
+        raw, offset = token.encode(), self._offset(index)
+        _SLICE.pack_into(self._map, offset + _ENTRY.size, 0, 0, 0, 0, 0.0, 0)
+        _PROGRESS.pack_into(self._map, offset + _ENTRY.size + _SLICE.size, 0, 0.0)
+        _END.pack_into(self._map, offset + _RECORDS_AT - _END.size, 0, 0)
+        # The length is written with the text, in one copy.
+        _ENTRY.pack_into(self._map, offset, pid, len(raw), raw)
 
     def read(self, index: int) -> SlotEntry:
         """What slot ``index`` said last."""
@@ -60,9 +93,85 @@ class Board:
         """What all slots said last."""
         return [self.read(index) for index in range(self.slots)]
 
+    def recorder(self, index: int) -> "Recorder":
+        """Where slot ``index`` writes the progress of its slices."""
+        return Recorder(self._map, self._offset(index) + _ENTRY.size)
+
+    def progress(self, index: int) -> Progress:
+        """How far slot ``index`` is."""
+        offset = self._offset(index) + _ENTRY.size
+        return Progress(
+            *_SLICE.unpack_from(self._map, offset),
+            *_PROGRESS.unpack_from(self._map, offset + _SLICE.size),
+            *_END.unpack_from(self._map, offset + _SLICE.size + _PROGRESS.size),
+        )
+
+    def records(self, index: int) -> bytes:
+        """The records of the jobs that slot ``index`` has done in its slice."""
+        progress, start = self.progress(index), self._offset(index) + _RECORDS_AT
+        return self._map[start : start + progress.done * progress.record_size]
+
+    def note_end(self, index: int, state: int) -> None:
+        """Say in which state the main process ends the job of slot ``index``, before it kills it."""
+        self._map[self._offset(index) + _RECORDS_AT - _END.size] = state
+
+    def note_exit(self, index: int, code: int) -> None:
+        """Say with which exit code slot ``index`` ended; negative: minus the signal."""
+        struct.pack_into("<h", self._map, self._offset(index) + _RECORDS_AT - _END.size + 1, code)
+
     def close(self) -> None:
         """Unmap the board; the file stays."""
         self._map.close()
 
     def _offset(self, index: int) -> int:
-        return _HEADER_BYTES + index % self.slots * _ENTRY.size
+        return _HEADER_BYTES + index % self.slots * _SLOT_BYTES
+
+
+class Recorder:
+    """Takes the records of one slice after the other, where they survive the process that runs it."""
+
+    def __init__(self, memory: mmap.mmap | bytearray, offset: int) -> None:
+        self._memory = memory
+        self._slice_at = offset
+        self._progress_at = offset + _SLICE.size
+        self._records_at = offset + _RECORDS_AT - _ENTRY.size
+        self._size = self._done = 0
+        self._end = self._records_at
+
+    @classmethod
+    def private(cls) -> "Recorder":
+        """One that nobody else sees."""
+        return cls(bytearray(_SLOT_BYTES), 0)
+
+    def begin(
+        self, first: int, size: int, attempt: int, tries: int, *, limit_seconds: float = 0.0, limit_kb: int = 0
+    ) -> None:
+        """A slice from job ``first`` begins, with records of ``size`` bytes."""
+        self._size, self._done, self._end = size, 0, self._records_at
+        _PROGRESS.pack_into(self._memory, self._progress_at, 0, 0.0)
+        _SLICE.pack_into(self._memory, self._slice_at, first, size, attempt, tries, limit_seconds, limit_kb)
+
+    def start(self, now: float) -> None:
+        """The first job begins; ``now`` is time.monotonic()."""
+        _PROGRESS.pack_into(self._memory, self._progress_at, self._done, now)
+
+    def add(self, record: bytes, now: float) -> None:
+        """A job is over, and the next one begins."""
+        # First the record, then the number: who finds the number finds the record.
+        self._memory[self._end : self._end + self._size] = record
+        self._end += self._size
+        self._done += 1
+        _PROGRESS.pack_into(self._memory, self._progress_at, self._done, now)
+
+    def stop(self) -> None:
+        """No further job begins, and the one that did does not count."""
+        _PROGRESS.pack_into(self._memory, self._progress_at, self._done, 0.0)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another record."""
+        return self._end + self._size > self._records_at + RECORD_BYTES
+
+    def records(self) -> bytes:
+        """What was added since :meth:`begin`."""
+        return bytes(self._memory[self._records_at : self._end])

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from common import outputs
-from common.batch import BatchSpec, JobState
+from common import outputs, packed_index, results
+from common.batch import BatchSpec, JobState, Reason
 from common.jobs import Jobs
 from common.ledger import Connection, batches, workers
 from common.ledger.batches import BatchView
-from common.ledger.table import read, record_dtype
+from common.ledger.table import page, record_dtype
 from common.statistics import Moments, merge, moments
 
 CHUNK_JOBS = 2**16
@@ -50,6 +50,10 @@ def _write(connection: Connection, root: Path, view: BatchView, name: str) -> No
     summary = json.dumps(_summary(view, found), indent=2) + "\n"
     for file in ("results.csv", "results.parquet"):
         (work / f".{file}.tmp").rename(place / file)
+    if view.spec.output_mode == "packed":
+        packed_index.write_index(place, view.spec.jobs, _completed(connection, view))
+    elif view.counters[JobState.COMPLETED] < view.spec.jobs:
+        _remove_strays(connection, view, place)
     outputs.write_synced(place / outputs.SUMMARY_NAME, summary.encode())
     outputs.remove_staging(root, view.spec)
 
@@ -72,23 +76,39 @@ def _write_tables(connection: Connection, view: BatchView, work: Path, name: str
     return found
 
 
+def _completed(connection: Connection, view: BatchView) -> np.ndarray:
+    """For each job whether it completed."""
+    parts = [records["state"] == JobState.COMPLETED for _, records in _chunks(connection, view.spec)]
+    return np.concatenate(parts)
+
+
+def _remove_strays(connection: Connection, view: BatchView, place: Path) -> None:
+    """Remove the CSVs that slots wrote and could not commit, because the jobs were cancelled or given up meanwhile."""
+    present = results.open_store(place, view.spec).present(view.spec.jobs)
+    for first, records in _chunks(connection, view.spec):
+        stray = present[first - 1 : first - 1 + len(records)] & (records["state"] != JobState.COMPLETED)
+        for position in np.flatnonzero(stray):
+            (place / outputs.job_name(first + int(position))).unlink(missing_ok=True)
+
+
 def _chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.ndarray]]:
     dtype = record_dtype(Jobs.outputs)
     for first in range(1, spec.jobs + 1, CHUNK_JOBS):
-        yield first, read(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
+        yield first, page(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
 
 
 def _schema() -> Any:
     fields = [("index", pa.int64()), ("seed", pa.int64()), ("state", pa.string()), ("attempt", pa.uint8())]
     fields += [("worker", pa.string()), ("started", pa.float64()), ("elapsed", pa.float32()), ("cpu", pa.float32())]
-    fields += [("max_rss_kb", pa.uint32()), ("exit", pa.int16()), ("signal", pa.uint16())]
+    fields += [("max_rss_kb", pa.uint32()), ("exit", pa.int16()), ("signal", pa.uint8())]
+    fields += [("reason", pa.string())]
     return pa.schema(fields + [(name, pa.float64()) for name in Jobs.outputs])
 
 
 def _rows(view: BatchView, first: int, records: np.ndarray, slots: dict[int, str]) -> Any:
     states = np.array([state.name for state in JobState])
-    # A job that never ran has no record: it was cancelled with its batch.
-    codes = np.where(records["state"] == 0, int(JobState.CANCELLED), records["state"])
+    reasons = np.array([reason.name if reason else "" for reason in Reason])
+    codes = records["state"]
     names = pa.array([slots.get(number, "") for number in range(max(slots, default=0) + 1)])
     columns: list[Any] = [
         np.arange(first, first + len(records)),
@@ -97,6 +117,7 @@ def _rows(view: BatchView, first: int, records: np.ndarray, slots: dict[int, str
         records["attempt"],
         names.take(pa.array(np.minimum(records["slot"], len(names) - 1))),
         *(records[name] for name in ("started", "elapsed", "cpu", "max_rss", "exit", "signal")),
+        reasons[records["reason"]],
         *(np.where(codes == JobState.COMPLETED, records[f"out:{name}"], np.nan) for name in Jobs.outputs),
     ]
     return pa.table([pa.array(column) for column in columns], schema=_schema())

@@ -5,6 +5,7 @@ A sweep moves nothing but through the ledger's scripts, so two housekeepers at o
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 from celery import Celery
@@ -13,6 +14,7 @@ from common import queue
 from common.batch import range_text
 from common.ledger import Connection, batches, ranges, workers
 from common.ledger.ranges import Ticket
+from services.worker.following import follow
 
 log = structlog.get_logger()
 
@@ -31,6 +33,7 @@ class Housekeeper:
         connection: Connection,
         app: Celery,
         name: str,
+        root: Path,
         *,
         lease_seconds: float,
         slice_seconds: float,
@@ -39,12 +42,13 @@ class Housekeeper:
         self._connection = connection
         self._app = app
         self._name = name
+        self._root = root
         self._lease_seconds = lease_seconds
         self._slice_seconds = slice_seconds
         self._clock = clock
         self._last_sweep = clock()
         self._patient_until = 0.0
-        self._missing = 0
+        self._missing: dict[str, int] = {}
         self._asked_to_finish = clock()
 
     def sweep(self) -> None:
@@ -57,15 +61,18 @@ class Housekeeper:
         if workers.become_housekeeper(self._connection, self._name, seconds=LOCK_SECONDS):
             if now >= self._patient_until:
                 self._reclaim()
-            self._share()
+            queue.publish(self._app, ranges.release(self._connection))
+            follow(self._connection, self._app, self._root)
             self._finish(now)
-            self._publish_owed()
+            for partition in ranges.partitions(self._connection):
+                self._share(partition)
+                self._publish_owed(partition)
         else:
-            self._missing = 0
+            self._missing.clear()
         self._last_sweep = now
 
     def _reclaim(self) -> None:
-        tickets = ranges.reclaim(self._connection)
+        tickets = ranges.reclaim(self._connection, careful_seconds=2 * self._slice_seconds)
         for ticket in tickets:
             log.warning("range.reclaimed", range=range_text(ticket.batch, ticket.first, ticket.count))
         queue.publish(self._app, tickets)
@@ -77,22 +84,24 @@ class Housekeeper:
         self._asked_to_finish = now
         for batch in batches.finishing(self._connection):
             if not batches.finish_claimed(self._connection, batch):
-                queue.publish_finish(self._app, batch)
+                partition = batches.view(self._connection, batch).spec.partition
+                queue.publish_finish(self._app, batch, partition)
 
-    def _share(self) -> None:
-        queue.publish(self._app, ranges.share(self._connection, slice_seconds=self._slice_seconds))
+    def _share(self, partition: str) -> None:
+        found = ranges.share(self._connection, slice_seconds=self._slice_seconds, partition=partition)
+        queue.publish(self._app, found)
 
-    def _publish_owed(self) -> None:
+    def _publish_owed(self, partition: str) -> None:
         """Publish tickets that were lost, or never published: fewer messages in the queue than ranges that wait.
 
         Between a pop and its claim a message is in neither, so only what is missing twice in a row counts. A ticket
         too many does no harm: it finds nothing and goes away.
         """
-        waiting, queued = ranges.owed(self._connection, queue.QUEUE)
+        waiting, queued = ranges.owed(self._connection, queue.queue_name(partition), partition)
         missing = max(0, waiting - queued)
-        lost = min(missing, self._missing)
+        lost = min(missing, self._missing.get(partition, 0))
         if lost:
             log.warning("tickets.owed", count=lost)
-            queue.publish(self._app, [Ticket(0, f"owed-{number}", 0, 0) for number in range(lost)])
+            queue.publish(self._app, [Ticket(0, f"owed-{number}", 0, 0, partition) for number in range(lost)])
             missing = 0
-        self._missing = missing
+        self._missing[partition] = missing

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from common import results
 from common.batch import BatchSpec
 from common.errors import StorageUnavailable
 from common.jobs import Jobs
-from common.outputs import JobWriter
+from services.worker.guard import Limits
 
 
 class BatchJob:
@@ -18,19 +19,25 @@ class BatchJob:
 
     def __init__(self, spec: BatchSpec, root: Path, slot: str, durability: str) -> None:
         self.spec = spec
-        self._result = Jobs(spec).result
+        self.limits = limits_of(spec)
+        #: Runs a job: index and attempt → CSV and numeric outputs.
+        self.compute = Jobs(spec).result
         try:
-            self._writer = JobWriter(root, spec, slot, durability)
+            self._writer = results.writer(root, spec, slot, durability)
+        except OSError as error:
+            raise _unavailable(error) from error
+
+    def store(self, index: int, data: bytes) -> None:
+        """Write a job's CSV. Raises :class:`StorageUnavailable`."""
+        try:
+            self._writer.write(index, data)
         except OSError as error:
             raise _unavailable(error) from error
 
     def run(self, index: int) -> tuple[float, ...]:
         """Run job ``index`` and write its CSV; returns its numeric outputs."""
-        data, values = self._result(index)
-        try:
-            self._writer.write(index, data)
-        except OSError as error:
-            raise _unavailable(error) from error
+        data, values = self.compute(index)
+        self.store(index, data)
         return values
 
     def sync(self) -> None:
@@ -43,6 +50,11 @@ class BatchJob:
     def close(self) -> None:
         """Close the batch's directories."""
         self._writer.close()
+
+
+def limits_of(spec: BatchSpec) -> Limits:
+    """The limits of a batch's jobs."""
+    return Limits(spec.time_limit_seconds, spec.memory_limit_mb, spec.retries, spec.retry_delay_seconds)
 
 
 def _unavailable(error: OSError) -> StorageUnavailable:

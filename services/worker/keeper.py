@@ -5,6 +5,7 @@ housekeeper, and ends a shutdown whose grace is over. It is a thread rather than
 that loop stands still while it reconnects and during the whole of a warm shutdown, when renewing matters most.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -18,17 +19,27 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from common import queue
+from common.batch import JobState
 from common.errors import BatchSimError, BrokerUnavailable
 from common.ledger import Connection, batches, ranges, workers
 from common.ledger.workers import HEARTBEAT_SECONDS, WorkerInfo
 from common.recovery import recover
 from common.settings import Settings
-from services.worker.board import Board
+from services.worker.aftermath import bury
+from services.worker.board import Board, SlotEntry
+from services.worker.guard import status_kb
 from services.worker.housekeeper import ABSENCE_SECONDS, Housekeeper
 
 log = structlog.get_logger()
 
 ROUND_SECONDS = 0.5
+RENEW_SECONDS = 1.0
+# A job that was told to stop, or has reached its time limit, has so long before its process is killed.
+STOP_SECONDS = 2.0
+# The process that takes a dead one's place needs so long at most.
+SUCCESSOR_SECONDS = 3.0
+# What a job's own interpreter may grow by beside its data.
+RSS_SLACK_KB = 16 * 1024
 # A worker that finds tickets in the queue and idle slots at home for so long does not consume.
 SILENT_SECONDS = 20.0
 # Celery's loop ticks four times a second; it may reconnect for up to 30 s.
@@ -45,12 +56,14 @@ class Keeper:
         self._app = app
         self._board = board
         self._worker = name
+        self._partitions = tuple(settings.worker_partitions.split(","))
         self._status_path = status_path
         self._connection = Connection(settings.broker_url, timeout_seconds=2.0, retries=0)
         self._housekeeper = Housekeeper(
             self._connection,
             app,
             name,
+            settings.output_dir,
             lease_seconds=settings.lease_seconds,
             slice_seconds=settings.slice_seconds,
             clock=_clock,
@@ -59,6 +72,8 @@ class Keeper:
         self._renewed = self._beaten = 0.0
         self._consuming_at = self.loop_seen = self._rounded = _clock()
         self._drain_deadline: float | None = None
+        self._lost_since: dict[str, float] = {}
+        self._dead_since: dict[SlotEntry, float] = {}
         self._recovery: threading.Thread | None = None
 
     def start(self) -> None:
@@ -97,9 +112,10 @@ class Keeper:
         self._rounded = now
         if self._drain_deadline is not None and now >= self._drain_deadline:
             self._end_now()
-        self._offer_dead()
-        if now - self._renewed >= min(self._settings.lease_seconds / 5, 3.0):
-            self._renew()
+        self._offer_dead(now)
+        self._enforce_limits()
+        if now - self._renewed >= min(self._settings.lease_seconds / 5, RENEW_SECONDS):
+            self._renew(now)
             self._renewed = now
         if now - self._beaten >= HEARTBEAT_SECONDS:
             workers.heartbeat(self._connection, self._info())
@@ -127,17 +143,38 @@ class Keeper:
         finally:
             connection.close()
 
-    def _renew(self) -> None:
-        tokens = [entry.token for entry in self._board.entries() if entry.token and _lives(entry.pid)]
-        for token in ranges.renew(self._connection, tokens, lease_seconds=self._settings.lease_seconds):
-            log.debug("lease.lost", token=token)
+    def _renew(self, now: float) -> None:
+        """Prolong the leases; whoever works on a range that was lost or cancelled is told to stop, and then made to."""
+        entries = [entry for entry in self._board.entries() if entry.token and _lives(entry.pid)]
+        tokens = [entry.token for entry in entries]
+        lost = set(ranges.renew(self._connection, tokens, lease_seconds=self._settings.lease_seconds))
+        self._lost_since = {token: self._lost_since.get(token, now) for token in lost}
+        for entry in entries:
+            # The slot may have gone on to another range since.
+            if entry.token in lost and self._board.read(entry.index) == entry:
+                over = now - self._lost_since[entry.token] >= STOP_SECONDS
+                log.info("range.stopped", token=entry.token, killed=over)
+                _signal(entry.pid, signal.SIGKILL if over else signal.SIGUSR1)
 
-    def _offer_dead(self) -> None:
-        """Ranges of slots that died are offered again at once rather than when their lease runs out."""
+    def _enforce_limits(self) -> None:
+        """Kill slots whose job did not stop at its time limit, or has grown beyond its memory limit."""
         for entry in self._board.entries():
-            if entry.token and not _lives(entry.pid):
-                log.error("slot.died", slot=entry.index, pid=entry.pid)
-                queue.publish(self._app, ranges.reclaim(self._connection, [entry.token]))
+            progress = self._board.progress(entry.index)
+            if not (entry.token and progress.since and (progress.limit_seconds or progress.limit_kb)):
+                continue
+            late = progress.limit_seconds and time.monotonic() - progress.since > progress.limit_seconds + STOP_SECONDS
+            grown = progress.limit_kb and status_kb(entry.pid, "VmRSS") > progress.limit_kb + RSS_SLACK_KB
+            if (late or grown) and self._board.progress(entry.index) == progress:
+                self._board.note_end(entry.index, JobState.TIMEOUT if late else JobState.OUT_OF_MEMORY)
+                _signal(entry.pid, signal.SIGKILL)
+
+    def _offer_dead(self, now: float) -> None:
+        """A dead slot's successor sees to its range; if none comes, as while the worker ends, the keeper does."""
+        dead = {entry for entry in self._board.entries() if entry.token and not _lives(entry.pid)}
+        self._dead_since = {entry: self._dead_since.get(entry, now) for entry in dead}
+        for entry in dead:
+            if now - self._dead_since[entry] >= SUCCESSOR_SECONDS:
+                bury(self._connection, self._app, self._settings, self._board, entry.index)
                 if self._board.read(entry.index) == entry:
                     self._board.write(entry.index, 0)
 
@@ -164,7 +201,8 @@ class Keeper:
         While a slot is at work the worker is left alone: ending it would cost that job.
         """
         idle = not any(entry.token for entry in self._board.entries())
-        queued = int(self._connection.command("LLEN", queue.QUEUE)) if idle else 0
+        names = [queue.queue_name(partition) for partition in self._partitions]
+        queued = sum(self._connection.many([("LLEN", name) for name in names])) if idle else 0
         if not (idle and queued):
             self._consuming_at = now
         if now - self._consuming_at > SILENT_SECONDS or now - self.loop_seen > LOOP_STALL_SECONDS:
@@ -174,7 +212,9 @@ class Keeper:
     def _info(self) -> WorkerInfo:
         entries = self._board.entries()
         slots = 0 if self._drain_deadline is not None else len(entries)
-        return WorkerInfo(self._worker, slots, sum(1 for entry in entries if entry.token), os.getpid())
+        return WorkerInfo(
+            self._worker, slots, sum(1 for entry in entries if entry.token), os.getpid(), self._partitions
+        )
 
     def _write_status(self, now: float) -> None:
         status = {
@@ -200,6 +240,11 @@ def pulse(keeper: Keeper) -> Callable[[], None]:
 def _clock() -> float:
     """Seconds that go on while the machine sleeps, so that we notice that we were away; where there are such."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _lives(pid: int) -> bool:

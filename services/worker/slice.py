@@ -1,22 +1,30 @@
 """Run the jobs of a range until the slice ends. Nothing of Celery or Redis here."""
 
+import random
 import resource
 import sys
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from common.batch import JobState
+from common.batch import JobState, Reason
 from common.errors import StorageUnavailable
-from common.ledger.ranges import Slice
+from common.ledger.ranges import Retry, Slice
 from common.ledger.table import record_dtype, record_packer
 from common.statistics import moments
+from services.worker.board import Recorder
+from services.worker.guard import Guard, Interrupted, Limits, TimeLimitReached, memory_limit, status_kb
 
 MAX_ERROR_CHARACTERS = 4000
+MOST_DELAY_SECONDS = 3600.0
+# The record has one byte for it.
+MOST_ATTEMPTS_SHOWN = 255
+# How often CPU time and memory are read, at most.
+METER_SECONDS = 0.001
 # getrusage gives bytes on macOS and kB elsewhere.
 _RSS_PER_KB = 1024 if sys.platform == "darwin" else 1
 
@@ -24,15 +32,17 @@ _RSS_PER_KB = 1024 if sys.platform == "darwin" else 1
 class Job(Protocol):
     """What a slice runs: all jobs of one batch, by index."""
 
+    limits: Limits
+
     @property
     def outputs(self) -> Sequence[str]:
         """Names of the numeric outputs."""
 
-    def run(self, index: int) -> tuple[float, ...]:
-        """Run a job and put its result into place; returns its numeric outputs.
+    def compute(self, index: int, attempt: int) -> tuple[bytes, tuple[float, ...]]:
+        """Run a job; returns its CSV and its numeric outputs. Whatever it raises is the job's failure."""
 
-        Raises :class:`StorageUnavailable` when the result cannot be written; any other exception is the job's failure.
-        """
+    def store(self, index: int, data: bytes) -> None:
+        """Put a job's CSV into place. Raises :class:`StorageUnavailable`."""
 
 
 class SliceFailure(Exception):
@@ -44,66 +54,160 @@ class SliceFailure(Exception):
         self.reason = reason
 
 
+class Meter:
+    """CPU time and memory of this process. Reading costs as much as a short job's bookkeeping, so of jobs below a
+    millisecond the CPU time is that of the last millisecond, in proportion.
+    """  # noqa: D205 - one sentence
+
+    def __init__(self, now: float) -> None:
+        self.read_at, self.cpu_share, self.rss_kb = now, 1.0, 0
+        self._cpu = 0.0
+        self.read(now)
+
+    def read(self, now: float) -> None:
+        """Take stock; ``now`` is time.monotonic()."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = used.ru_utime + used.ru_stime
+        if now > self.read_at:
+            self.cpu_share = (cpu - self._cpu) / (now - self.read_at)
+        self.read_at, self._cpu, self.rss_kb = now, cpu, used.ru_maxrss // _RSS_PER_KB
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job that did not complete ended."""
+
+    state: JobState
+    reason: Reason
+    exit: int = 0
+
+
 def run_slice(
-    job: Job, first: int, count: int, *, seconds: float, attempt: int, slot: int, stopping: Callable[[], bool]
+    job: Job,
+    first: int,
+    count: int,
+    *,
+    seconds: float,
+    attempt: int,
+    slot: int,
+    stopping: Callable[[], bool],
+    tries: int = 0,
+    recorder: Recorder | None = None,
+    guard: Guard | None = None,
 ) -> Slice:
     """Run jobs ``first`` … in order, at least one, until ``count`` are done, ``seconds`` have passed or ``stopping()``.
 
-    A job that raises is FAILED and the next one runs. Raises :class:`SliceFailure`.
+    A job that raises, or reaches a limit, ends so and the next one runs. Raises :class:`SliceFailure`.
     """
+    limits, recorder, guard = job.limits, recorder or Recorder.private(), guard or Guard()
     pack = record_packer(job.outputs).pack
     no_outputs = (float("nan"),) * len(job.outputs)
-    records: list[bytes] = []
     failures: dict[int, str] = {}
     # What the loop looks up a million times is bound once.
-    run, add, clock, now, usage = job.run, records.append, time.perf_counter, time.time, resource.getrusage
-    own, completed, failed = resource.RUSAGE_SELF, int(JobState.COMPLETED), int(JobState.FAILED)
-    before, begin = usage(own), clock()
-    cpu, tick, deadline = before.ru_utime + before.ru_stime, begin, begin + seconds
+    run, compute, store, add, clock, now = guard.run, job.compute, job.store, recorder.add, time.monotonic, time.time
+    begin = tick = clock()
+    meter = Meter(begin)
+    deadline, limit_seconds = begin + seconds, limits.time_seconds
     unwritable: StorageUnavailable | None = None
-    for index in range(first, first + count):
-        started = now()
-        try:
-            outputs, state = run(index), completed
-        except StorageUnavailable as error:
-            unwritable = error
-            break
-        except Exception:  # noqa: BLE001 - whatever a simulation raises is its own failure, not ours
-            outputs, state = no_outputs, failed
-            failures[index] = traceback.format_exc()[-MAX_ERROR_CHARACTERS:]
-        used, ended = usage(own), clock()
-        spent = used.ru_utime + used.ru_stime
-        rss = used.ru_maxrss // _RSS_PER_KB
-        add(pack(state, attempt, 0, slot, 0, started, ended - tick, spent - cpu, rss, *outputs))
-        cpu, tick = spent, ended
-        if ended >= deadline or stopping():
-            break
-    work = _summary(job.outputs, first, clock() - begin, b"".join(records), failures)
+    limit_kb = limits.memory_mb and status_kb("self", "VmRSS") + limits.memory_mb * 1024
+    recorder.begin(
+        first, record_dtype(job.outputs).itemsize, attempt, tries, limit_seconds=limit_seconds, limit_kb=limit_kb
+    )
+    recorder.start(begin)
+    completed, shown = (int(JobState.COMPLETED), 0, 0), min(attempt, MOST_ATTEMPTS_SHOWN)
+    with memory_limit(limits.memory_mb):
+        for index in range(first, first + count):
+            started = now()
+            try:
+                data, outputs = run(compute, index, attempt, limit_seconds)
+                store(index, data)
+                state, reason, code = completed
+            except StorageUnavailable as error:
+                unwritable = error
+                break
+            except Interrupted:
+                break
+            except (Exception, SystemExit, TimeLimitReached) as error:  # noqa: BLE001 - a simulation's failure, not ours
+                end = _ending(error, limits)
+                outputs, state, reason, code = no_outputs, end.state, end.reason, end.exit
+                failures[index] = traceback.format_exc()[-MAX_ERROR_CHARACTERS:]
+                if end.reason is Reason.NonZeroExitCode and tries < limits.retries:
+                    state = JobState.PENDING
+            ended = clock()
+            elapsed = ended - tick
+            if ended - meter.read_at >= METER_SECONDS:
+                meter.read(ended)
+            cpu = elapsed * meter.cpu_share
+            add(pack(state, shown, code, slot, 0, reason, started, elapsed, cpu, meter.rss_kb, *outputs), ended)
+            tick = ended
+            if ended >= deadline or recorder.full or stopping():
+                break
+    recorder.stop()
+    work = summarise(job.outputs, first, clock() - begin, recorder.records(), failures, limits, tries)
     if unwritable is not None:
         raise SliceFailure(work, unwritable)
     return work
 
 
-def shortened(work: Slice, outputs: Sequence[str], count: int) -> Slice:
+def _ending(error: BaseException, limits: Limits) -> Ending:
+    if isinstance(error, TimeLimitReached):
+        return Ending(JobState.TIMEOUT, Reason.TimeLimit)
+    if isinstance(error, MemoryError) and limits.memory_mb:
+        return Ending(JobState.OUT_OF_MEMORY, Reason.OutOfMemory)
+    code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+    return Ending(JobState.FAILED, Reason.NonZeroExitCode, max(-32768, min(32767, code)))
+
+
+def shortened(work: Slice, outputs: Sequence[str], count: int, limits: Limits, tries: int) -> Slice:
     """The first ``count`` jobs of a slice."""
     failures = {index: text for index, text in work.failures.items() if index < work.first + count}
-    return _summary(outputs, work.first, work.seconds, work.records[: count * work.record_size], failures)
+    raw = work.records[: count * work.record_size]
+    return summarise(outputs, work.first, work.seconds, raw, failures, limits, tries)
 
 
-def _summary(
-    outputs: Sequence[str], first: int, seconds: float, raw: bytes | memoryview, failures: Mapping[int, str]
+def summarise(
+    outputs: Sequence[str],
+    first: int,
+    seconds: float,
+    raw: bytes | memoryview,
+    failures: Mapping[int, str],
+    limits: Limits,
+    tries: int,
 ) -> Slice:
+    """A slice from its records: what the ledger needs to know beside them."""
     dtype = record_dtype(outputs)
     table = np.frombuffer(raw, dtype=dtype)
-    good = table[table["state"] == JobState.COMPLETED]
-    states = Counter({JobState.COMPLETED: len(good), JobState.FAILED: len(failures)})
+    good = table["state"] == JobState.COMPLETED
+    codes, counts = np.unique(table["state"], return_counts=True)
+    states = {JobState(int(code)): int(count) for code, count in zip(codes, counts, strict=True)}
+    again = _runs(table["state"] == JobState.PENDING, first) if states.pop(JobState.PENDING, 0) else []
+    kept = {index: text for index, text in failures.items() if table["state"][index - first] != JobState.PENDING}
     return Slice(
         first=first,
         done=len(table),
         seconds=seconds,
-        states={state: jobs for state, jobs in states.items() if jobs},
-        moments={name: moments(good[f"out:{name}"]) for name in outputs if len(good)},
-        failures=failures,
+        states=states,
+        moments={name: moments(table[f"out:{name}"][good]) for name in outputs if good.any()},
+        failures=kept,
         records=raw,
         record_size=dtype.itemsize,
+        retries=[_retry(run, table, first, failures, limits, tries) for run in again],
+        completed=_runs(good, first),
     )
+
+
+def _retry(
+    run: tuple[int, int], table: np.ndarray, first: int, failures: Mapping[int, str], limits: Limits, tries: int
+) -> Retry:
+    """Exponential backoff with jitter, so that what failed together does not come back together."""
+    delay = min(MOST_DELAY_SECONDS, limits.retry_delay_seconds * 2**tries) * random.uniform(0.5, 1.5)  # noqa: S311
+    attempt = int(table["attempt"][run[0] - first])
+    text = failures.get(run[0], "").strip().splitlines()
+    return Retry(*run, tries=tries + 1, delay=delay, base=attempt - 1 - tries, text=text[-1][:200] if text else "")
+
+
+def _runs(flags: np.ndarray, first: int) -> list[tuple[int, int]]:
+    if flags.all():
+        return [(first, len(flags))] if len(flags) else []
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
+    return [(first + int(low), int(high - low)) for low, high in zip(edges[::2], edges[1::2], strict=True)]

@@ -13,10 +13,12 @@ from kombu.exceptions import OperationalError
 from common import outputs, queue
 from common.batch import INITIAL_RANGES, BatchSpec, range_text
 from common.errors import BatchSimError, BrokerUnavailable, StorageUnavailable
-from common.ledger import Connection, batches, ranges, workers
+from common.ledger import Connection, batches, control, ranges, workers
 from common.ledger.ranges import Lease, Slice, Verdict
 from common.settings import Settings
+from services.worker.aftermath import bury
 from services.worker.board import Board
+from services.worker.guard import Guard
 from services.worker.job import BatchJob
 from services.worker.slice import SliceFailure, run_slice, shortened
 
@@ -45,12 +47,15 @@ class Slot:
         self._connection = Connection(settings.broker_url)
         self._jobs: dict[int, BatchJob] = {}
         self._number: int | None = None
+        self._guard = Guard()
+        self._guard.install()
+        self._recorder = board.recorder(index)
         self._recover_predecessor()
 
-    def serve(self, batch: int, token: str) -> None:
+    def serve(self, batch: int, token: str, partition: str) -> None:
         """Take the range that this ticket stands for, if one still waits, and work on it as long as it is our turn."""
         try:
-            lease, cut_off = self._persist(lambda: self._claim(batch, token))
+            lease, cut_off = self._persist(lambda: self._claim(batch, token, partition))
             if lease is None:
                 log.debug("ticket.stale", batch=batch, token=token)
                 return
@@ -62,7 +67,7 @@ class Slot:
         finally:
             self._board.write(self._index, os.getpid())
 
-    def _claim(self, batch: int, token: str) -> tuple[Lease | None, tuple[str, ...]]:
+    def _claim(self, batch: int, token: str, partition: str) -> tuple[Lease | None, tuple[str, ...]]:
         return ranges.claim(
             self._connection,
             (batch, token),
@@ -71,6 +76,7 @@ class Slot:
             lease_seconds=self._settings.lease_seconds,
             slice_seconds=self._settings.slice_seconds,
             jobs_per_task=self._settings.jobs_per_task,
+            partition=partition,
         )
 
     def _work(self, lease: Lease) -> None:
@@ -82,10 +88,14 @@ class Slot:
                     job,
                     current.first,
                     current.count,
-                    seconds=self._settings.slice_seconds,
-                    attempt=current.crashes + 1,
+                    # A worker was lost with this range: job by job, so that the ledger knows which it is at.
+                    seconds=0.0 if current.careful else self._settings.slice_seconds,
+                    attempt=current.attempt,
+                    tries=current.tries,
                     slot=self._slot_number(),
                     stopping=lambda: self._board.draining,
+                    recorder=self._recorder,
+                    guard=self._guard,
                 )
                 job.sync()
             except SliceFailure as failure:
@@ -94,7 +104,7 @@ class Slot:
             except StorageUnavailable as error:
                 self._abandon(current, None, error)
                 return
-            current = self._commit(current, work, give_back=self._board.draining)
+            current = self._commit(current, work, give_back=self._board.draining or not work.done)
 
     def _commit(self, lease: Lease, work: Slice, *, give_back: bool) -> Lease | None:
         settings = self._settings
@@ -110,7 +120,9 @@ class Slot:
         )
         self._publish(verdict.tickets)
         if verdict.word == "shrunk":
-            return self._commit(lease, shortened(work, BatchJob.outputs, verdict.count), give_back=give_back)
+            limits = self._job(lease.batch).limits
+            work = shortened(work, BatchJob.outputs, verdict.count, limits, lease.tries)
+            return self._commit(lease, work, give_back=give_back)
         if verdict.word == "stale":
             log.warning("range.lost", batch=lease.batch, range=range_text(lease.batch, lease.first, lease.count))
             return None
@@ -118,17 +130,16 @@ class Slot:
         if verdict.ended:
             self._close_batch(lease.batch)
         if verdict.word == "continue":
-            return dataclasses.replace(lease, first=verdict.first, count=verdict.count, crashes=0)
+            return _continued(lease, work, verdict)
         return None
 
     def _close_batch(self, batch: int) -> None:
         """Every job has ended: let the results files be written."""
-        job = self._jobs.get(batch)
-        if job is not None:
-            self._forget(batch)
+        partition = self._job(batch).spec.partition
+        self._forget(batch)
         log.info("batch.ended", batch=batch)
         try:
-            queue.publish_finish(self._app, batch)
+            queue.publish_finish(self._app, batch, partition)
         except OperationalError as error:
             log.warning("publish.failed", error=str(error))
 
@@ -170,7 +181,7 @@ class Slot:
             found = outputs.read_spec(outputs.directory(root, spec))
             if found is not None and found.id != batch:
                 log.error("batch.superseded", batch=batch, by=found.id)
-                self._persist(lambda: batches.cancel(self._connection, batch))
+                self._persist(lambda: control.cancel(self._connection, batch))
             else:
                 outputs.prepare(root, spec)
         except StorageUnavailable:
@@ -200,8 +211,8 @@ class Slot:
     def _publish(self, tokens: tuple[str, ...]) -> None:
         """Publish the tickets of these ranges; what fails here is owed, and the housekeeper pays."""
         try:
-            found = [ranges.lookup(self._connection, token) for token in tokens]
-            queue.publish(self._app, [ticket for ticket in found if ticket is not None])
+            if tokens:
+                queue.publish(self._app, ranges.tickets(self._connection, tokens))
         except (BrokerUnavailable, OperationalError) as error:
             log.warning("publish.failed", error=str(error))
 
@@ -230,14 +241,15 @@ class Slot:
                 pause.once()
 
     def _recover_predecessor(self) -> None:
-        """The process that had this slot before died with a range: offer it again before its lease ends."""
+        """The process that had this slot before died: commit what it had done, and see to the job it died with."""
         before = self._board.read(self._index)
+        try:
+            if before.token:
+                bury(self._connection, self._app, self._settings, self._board, self._index)
+        except (BatchSimError, OperationalError, OSError) as error:
+            # The lease runs out, and the range is offered again then.
+            log.warning("slot.not_buried", error=str(error))
         self._board.write(self._index, os.getpid())
-        if before.token:
-            try:
-                queue.publish(self._app, ranges.reclaim(self._connection, [before.token]))
-            except (BrokerUnavailable, OperationalError) as error:
-                log.warning("reclaim.failed", error=str(error))
 
 
 class _Pause:
@@ -252,6 +264,15 @@ class _Pause:
             raise Draining
         time.sleep(self._seconds)
         self._seconds = min(self._seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _continued(lease: Lease, work: Slice, verdict: Verdict) -> Lease:
+    careful = max(0.0, lease.careful - work.seconds)
+    lost = lease.lost if careful else 0
+    attempt = lease.attempt - lease.lost + lost
+    return dataclasses.replace(
+        lease, first=verdict.first, count=verdict.count, careful=careful, lost=lost, attempt=attempt
+    )
 
 
 def _synced(job: BatchJob) -> bool:

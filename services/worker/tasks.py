@@ -39,9 +39,9 @@ def open_slot(**_: Any) -> None:
 
 
 @shared_task(name=RUN_RANGE, ignore_result=True)
-def run_range(batch: int, token: str) -> None:
+def run_range(batch: int, token: str, partition: str) -> None:
     """Run the range that this ticket stands for."""
-    _slot[0].serve(batch, token)
+    _slot[0].serve(batch, token, partition)
 
 
 @shared_task(name=FINISH, ignore_result=True)

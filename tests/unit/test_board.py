@@ -96,6 +96,7 @@ class FakeLedger:
         self.waiting = self.queued = 0
         self.expired: list[Any] = []
         self.shared: list[Any] = []
+        self.due: list[Any] = []
         self.reclaims = 0
         self.holder = b"me"
 
@@ -103,16 +104,21 @@ class FakeLedger:
         """One script."""
         if script == "owed":
             return [self.waiting, self.queued]
-        if script == "share":
-            found, self.shared = self.shared, []
-            return found
-        assert script == "reclaim"
-        self.reclaims += 1
-        found, self.expired = self.expired, []
+        if script == "reclaim":
+            self.reclaims += 1
+        kept = {"share": self.shared, "reclaim": self.expired, "release": self.due}[script]
+        found = list(kept)
+        kept.clear()
         return found
 
+    def many(self, commands: list[Any]) -> list[list[bytes]]:
+        """What a ticket says of its range."""
+        return [[b"1", b"5", b"2", b"default"] for _ in commands]
+
     def command(self, word: str, key: str, *_words: Any) -> object:
-        """The housekeeper's lock; there is nothing else to look after."""
+        """The housekeeper's lock and the partitions; there is nothing else to look after."""
+        if key == keys.PARTITIONS:
+            return [b"default"]
         if key != keys.HOUSEKEEPER:
             return []
         return self.holder if word == "GET" else None
@@ -125,7 +131,7 @@ class Sweeps:
         self.ledger, self.now, self.published = FakeLedger(), 100.0, 0
         monkeypatch.setattr(queue, "publish", self._publish)
         self.keeper = Housekeeper(
-            self.ledger, None, "me", lease_seconds=15.0, slice_seconds=1.0, clock=lambda: self.now,  # type: ignore[arg-type]
+            self.ledger, None, "me", Path("outputs"), lease_seconds=15.0, slice_seconds=1.0, clock=lambda: self.now,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def _publish(self, _app: object, tickets: list[object]) -> int:
@@ -148,15 +154,22 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> Sweeps:
 
 def test_expired_leases_are_published_again(sweeps: Sweeps) -> None:
     """What reclaim offers again gets its messages."""
-    sweeps.ledger.expired = [b"t1", b"1", 1, 5, b"t2", b"1", 6, 5]
+    sweeps.ledger.expired[:] = [b"t1", b"t2"]
     assert sweeps.sweep() == 2
     assert sweeps.sweep() == 0
 
 
 def test_shared_ranges_are_published(sweeps: Sweeps) -> None:
     """The part of a long range that idle slots are offered gets its message, even while nobody is judged."""
-    sweeps.ledger.shared = [b"t1", b"1", 1, 5]
+    sweeps.ledger.shared[:] = [b"t1"]
     assert sweeps.sweep(after=60) == 1
+
+
+def test_ranges_whose_time_has_come_are_published(sweeps: Sweeps) -> None:
+    """What is tried again gets its message when it is due, even while nobody is judged."""
+    sweeps.ledger.due[:] = [b"t1", b"t2"]
+    assert sweeps.sweep(after=60) == 2
+    assert sweeps.sweep() == 0
 
 
 def test_nobody_is_judged_after_an_absence(sweeps: Sweeps) -> None:

@@ -13,7 +13,10 @@ from common.batch import JobState
 from common.errors import StorageUnavailable
 from common.ledger.ranges import Slice
 from common.ledger.table import record_dtype
+from services.worker.guard import Limits
 from services.worker.slice import MAX_ERROR_CHARACTERS, SliceFailure, moments, run_slice
+
+NO_LIMITS = Limits()
 
 
 class FakeJob:
@@ -21,15 +24,28 @@ class FakeJob:
 
     outputs: Sequence[str] = ("x", "y")
 
-    def __init__(self, on: dict[int, Callable[[], object]] | None = None) -> None:
+    def __init__(
+        self, on: dict[int, Callable[[], object]] | None = None, limits: Limits = NO_LIMITS, full_at: int = 0
+    ) -> None:
         self.on = on or {}
+        self.limits = limits
+        self.full_at = full_at
         self.ran: list[int] = []
+        self.attempts: list[int] = []
+        self.stored: list[tuple[int, bytes]] = []
 
-    def run(self, index: int) -> tuple[float, ...]:
+    def compute(self, index: int, attempt: int) -> tuple[bytes, tuple[float, ...]]:
         """Run one job."""
         self.ran.append(index)
+        self.attempts.append(attempt)
         self.on.get(index, int)()
-        return float(index), 1 / index
+        return b"%d" % index, (float(index), 1 / index)
+
+    def store(self, index: int, data: bytes) -> None:
+        """Keep its result, if there is room."""
+        if index == self.full_at:
+            raise StorageUnavailable("disk full")
+        self.stored.append((index, data))
 
 
 def throw(error: BaseException) -> Callable[[], object]:
@@ -52,6 +68,9 @@ def test_runs_all_in_order() -> None:
     work = run(job, 11, 5)
     records = np.frombuffer(work.records, record_dtype(job.outputs))
     assert job.ran == [11, 12, 13, 14, 15]
+    assert job.stored == [(index, b"%d" % index) for index in job.ran]
+    assert set(job.attempts) == {3}
+    assert work.completed == [(11, 5)]
     assert (work.first, work.done, work.states, work.failures) == (11, 5, {JobState.COMPLETED: 5}, {})
     assert records["out:x"].tolist() == [11, 12, 13, 14, 15]
     assert set(records["state"]) == {JobState.COMPLETED}
@@ -117,25 +136,25 @@ def test_error_text_is_bounded() -> None:
 
 def test_storage_unavailable_ends_the_slice_with_what_was_done() -> None:
     """The job whose result could not be written is not counted; those before it are."""
-    reason = StorageUnavailable("disk full")
-    job = FakeJob({4: throw(reason)})
+    job = FakeJob(full_at=4)
     with pytest.raises(SliceFailure) as caught:
         run(job, 2, 10)
-    assert caught.value.reason is reason
+    assert caught.value.reason.message == "disk full"
     assert (caught.value.work.first, caught.value.work.done) == (2, 2)
     assert caught.value.work.states == {JobState.COMPLETED: 2}
     assert job.ran == [2, 3, 4]
+    assert job.stored == [(2, b"2"), (3, b"3")]
 
 
 def test_storage_unavailable_at_once() -> None:
     """When not even the first result can be written the slice is empty."""
     with pytest.raises(SliceFailure) as caught:
-        run(FakeJob({1: throw(StorageUnavailable("x"))}), 1, 10)
+        run(FakeJob(full_at=1), 1, 10)
     assert (caught.value.work.done, caught.value.work.records, caught.value.work.states) == (0, b"", {})
 
 
 def test_interrupt_is_not_a_jobs_failure() -> None:
-    """What is no Exception, as SystemExit of a killed process, passes through."""
+    """What is meant for the process, as Ctrl-C, passes through."""
     with pytest.raises(KeyboardInterrupt):
         run(FakeJob({1: throw(KeyboardInterrupt())}), 1, 10)
 

@@ -10,7 +10,7 @@ from tests.support import OUTPUTS
 
 VALUES = st.tuples(
     st.integers(0, 255), st.integers(0, 255), st.integers(-(2**15), 2**15 - 1), st.integers(0, 2**16 - 1),
-    st.integers(0, 2**16 - 1), st.floats(allow_nan=False), st.floats(width=32, allow_nan=False),
+    st.integers(0, 255), st.integers(0, 255), st.floats(allow_nan=False), st.floats(width=32, allow_nan=False),
     st.floats(width=32, allow_nan=False), st.integers(0, 2**32 - 1), st.floats(allow_nan=False), st.floats(),
 )  # fmt: skip
 
@@ -42,8 +42,8 @@ def test_layout_never_changes() -> None:
     fields = record_dtype(OUTPUTS).fields
     assert fields is not None
     assert {name: place[1] for name, place in fields.items()} == {
-        "state": 0, "attempt": 1, "exit": 2, "slot": 4, "signal": 6, "started": 8, "elapsed": 16, "cpu": 20,
-        "max_rss": 24, "out:sum": 28, "out:mean": 36,
+        "state": 0, "attempt": 1, "exit": 2, "slot": 4, "signal": 6, "reason": 7, "started": 8, "elapsed": 16,
+        "cpu": 20, "max_rss": 24, "out:sum": 28, "out:mean": 36,
     }  # fmt: skip
 
 

@@ -1,36 +1,39 @@
 -- claim: range waiting -> leased by a slot
--- The message that led here is a ticket for one range, not for a certain one: the batch that has had the least
--- of the slots is served. Its own range is preferred, so that with one batch the message tells the truth.
--- KEYS  1 bs:waiting  2 bs:leases  3 bs:clock
--- ARGV  1 batch and 2 token that the message names  3 worker  4 slot  5 lease, s  6 slice, s  7 most jobs (0: no limit)
--- returns {'leased', token, batch, first, count, crashes, token…}: the further tokens are parts that were cut off and are to
---         be published; or {'stale'} when nothing waits
+-- The message that led here is a ticket for one range, not for a certain one: of its partition the batch with the highest
+-- priority that has had the least of the slots is served. The ticket's own range is preferred, so that with one batch the
+-- message tells the truth.
+-- KEYS  1 bs:waiting:<partition>  2 bs:clock
+-- ARGV  1 partition  2 batch and 3 token that the message names  4 worker  5 slot  6 lease, s  7 slice, s
+--       8 most jobs (0: no limit)
+-- returns {'leased', token, batch, first, count, attempt, tries, careful, lost, token…}: the further tokens are parts that were cut
+--         off and are to be published; or {'stale'} when nothing waits
 local least = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if #least == 0 then return {'stale'} end
 local id = least[1]
-local token = ARGV[2]
-if id ~= ARGV[1] or not redis.call('ZSCORE', ranges_key(id), token) then
-  token = redis.call('ZRANGE', ranges_key(id), 0, 0)[1]
-end
-redis.call('SET', KEYS[3], least[2])
-take(id, token)
-local range = redis.call('HMGET', range_key(token), 'first', 'count', 'crashes')
-local first, count, crashes = tonumber(range[1]), tonumber(range[2]), range[3]
-local reply = {'leased', token, id, first, count, crashes}
-redis.call('ZADD', KEYS[2], text(now() + tonumber(ARGV[5])), token)
-local most, idle = tonumber(ARGV[7]), idle_slots()
+local token, oldest = ARGV[3], redis.call('ZRANGE', ranges_key(id), 0, 0, 'WITHSCORES')
+-- What was lost with a slot comes before what the ticket names.
+if id ~= ARGV[2] or tonumber(oldest[2]) < 0 or not redis.call('ZSCORE', ranges_key(id), token) then token = oldest[1] end
+local batch, range = batch_key(id), range_key(token)
+local b = redis.call('HMGET', batch, 'served', 'priority')
+redis.call('HSET', KEYS[2], ARGV[1] .. '/' .. (b[2] or '0'), b[1])
+redis.call('ZREM', ranges_key(id), token)
+lease(id, token, tonumber(ARGV[6]))
+local r = redis.call('HMGET', range, 'first', 'count', 'base', 'tries', 'lost', 'careful')
+local first, count = tonumber(r[1]), tonumber(r[2])
+local most = tonumber(ARGV[8])
+-- Before anything is shared, or the batch's own other ranges would look like work that is on its way.
+settle(id)
 if most > 0 and count > most then
-  reply[#reply + 1] = offer(id, first + most, count - most, 0)
+  local like = traits(token)
+  like.crashes = 0
+  offer(id, first + most, count - most, like)
   count = most
-elseif idle > 0 and count > 1 then
+else
   -- This slot might be at its first job for an hour: what others could run meanwhile is offered now.
-  count = share(id, first, count, math.min(idle + 1, count), reply)
+  count = share(id, token, first, count)
 end
-reply[5] = count
-redis.call('HSET', range_key(token), 'count', count, 'worker', ARGV[3], 'slot', ARGV[4], 'since', text(now()))
-local batch = batch_key(id)
-redis.call('HINCRBY', batch, 'PENDING', -1)
-redis.call('HINCRBY', batch, 'RUNNING', 1)
+redis.call('HSET', range, 'count', count, 'worker', ARGV[4], 'slot', ARGV[5], 'since', text(now()))
 redis.call('HSETNX', batch, 'started', text(now()))
-charge(id, tonumber(ARGV[6]))
-return reply
+charge(id, tonumber(ARGV[7]))
+settle(id)
+return {'leased', token, id, first, count, r[3] + 1 + r[4] + r[5], tonumber(r[4]), r[6], tonumber(r[5]), unpack(tokens)}

@@ -1,27 +1,31 @@
--- commit: range leased -> leased (shorter) | waiting again under a new token | gone; its jobs PENDING/RUNNING -> terminal
+-- commit: range leased -> leased (shorter) | waiting again under a new token | gone; its jobs PENDING/RUNNING -> terminal,
+-- or -> PENDING once more, parked until their time, for those that are tried again
 -- The one place where a result becomes true: records, counters and statistics move together, once.
--- KEYS  1 bs:leases  2 batch  3 range  4 statistics  5 failures  6 bs:waiting  7… table segments
+-- KEYS  1 bs:leases  2 batch  3 range  4 statistics  5 failures  6… table segments
 -- ARGV  1 token  2 first job of the slice  3 jobs done  4 seconds used  5 slice, s  6 lease, s  7 '1' to give the rest back
---       8 JSON {state: jobs}  9 JSON {output: [n, mean, m2, min, max]}  10 JSON {index: error}  11 most failures kept
---       12… offset in the segment, records; one pair for each segment
+--       8 JSON {states: {state: jobs}, moments: {output: [n, mean, m2, min, max]}, failures: {index: error},
+--         retries: [[first, count, tries, delay in s, attempts before these tries, error]], completed: [[first, count]]}
+--       9 most failures kept  10… offset in the segment, records; one pair for each segment
 -- returns {'stale'} when the lease is gone: nothing was written
 --         {'shrunk', 0, first, count} when the range has only `count` jobs now: nothing was written, commit only those
 --         {verdict, ended, first, count, token…}: verdict 'continue' (go on with first, count), 'released' (rest waits) or
 --         'done'; ended 1 when this was the batch's last job; the tokens are ranges to publish
-local token, done = ARGV[1], tonumber(ARGV[3])
-local range = redis.call('HMGET', KEYS[3], 'batch', 'first', 'count', 'crashes')
+local token, done, seconds, slice = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local range = redis.call('HMGET', KEYS[3], 'batch', 'first', 'count', 'careful', 'lost')
 if not range[1] or not redis.call('ZSCORE', KEYS[1], token) then return {'stale'} end
 local id, first, count = range[1], tonumber(range[2]), tonumber(range[3])
 -- The answer to the first try of this very commit was lost on the way: it is done, only say so.
 if first ~= tonumber(ARGV[2]) then return {'continue', 0, first, count} end
--- The end of the range was given to an idle slot meanwhile: those jobs are its, their files are the same bytes.
+-- The end of the range was given to an idle slot, or cancelled: those jobs are no longer ours.
 if done > count then return {'shrunk', 0, first, count} end
+local work = cjson.decode(ARGV[8])
+local like = traits(token)
 
-for i = 12, #ARGV, 2 do
-  redis.call('SETRANGE', KEYS[7 + (i - 12) / 2], ARGV[i], ARGV[i + 1])
+for i = 10, #ARGV, 2 do
+  redis.call('SETRANGE', KEYS[6 + (i - 10) / 2], ARGV[i], ARGV[i + 1])
 end
-for state, jobs in pairs(cjson.decode(ARGV[8])) do redis.call('HINCRBY', KEYS[2], state, jobs) end
-for output, new in pairs(cjson.decode(ARGV[9])) do
+for state, jobs in pairs(work.states) do redis.call('HINCRBY', KEYS[2], state, jobs) end
+for output, new in pairs(work.moments) do
   -- Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
   local old = redis.call('HMGET', KEYS[4], output .. ':n', output .. ':mean', output .. ':m2', output .. ':min', output .. ':max')
   local n, mean, m2, low, high = new[1], new[2], new[3], new[4], new[5]
@@ -34,39 +38,62 @@ for output, new in pairs(cjson.decode(ARGV[9])) do
   redis.call('HSET', KEYS[4], output .. ':n', text(n), output .. ':mean', text(mean), output .. ':m2', text(m2),
     output .. ':min', text(low), output .. ':max', text(high))
 end
-for index, message in pairs(cjson.decode(ARGV[10])) do
-  if redis.call('HLEN', KEYS[5]) < tonumber(ARGV[11]) then redis.call('HSET', KEYS[5], index, message) end
+for index, message in pairs(work.failures) do
+  if redis.call('HLEN', KEYS[5]) < tonumber(ARGV[9]) then redis.call('HSET', KEYS[5], index, message) end
 end
+local again = 0
+for _, r in ipairs(work.retries) do
+  local parked = new_range(id, r[1], r[2], {base = r[5], tries = r[3]})
+  redis.call('ZADD', parked_key(id), text(now() + r[4]), parked)
+  again = again + r[2]
+  event(id, 'failed, tried again', r[1], r[2], r[6])
+end
+if again > 0 then note_parked(id) end
 
 first, count = first + done, count - done
-charge(id, tonumber(ARGV[4]) - tonumber(ARGV[5]))
+redis.call('HINCRBY', KEYS[2], 'PENDING', again - done)
+charge(id, seconds - slice)
+for _, run in ipairs(work.completed) do
+  for _, follower in ipairs(redis.call('SMEMBERS', KEYS[2] .. ':followers')) do
+    unblock(follower, run[1], run[2])
+    settle(follower)
+  end
+end
 if count == 0 then
-  redis.call('ZREM', KEYS[1], token)
+  unlease(id, token)
   redis.call('DEL', KEYS[3])
-  redis.call('HINCRBY', KEYS[2], 'RUNNING', -1)
-  redis.call('HINCRBY', KEYS[2], 'PENDING', 1 - done)
-  return {'done', close_if_ended(id), 0, 0}
+else
+  -- Who closes the batch now must not close what this slice has ended.
+  redis.call('HSET', KEYS[3], 'first', first, 'count', count)
+end
+if enforce_max_fails(id) then return {'done', 1, 0, 0, unpack(tokens)} end
+if count == 0 then
+  settle(id)
+  return {'done', close_if_ended(id), 0, 0, unpack(tokens)}
 end
 
-redis.call('HINCRBY', KEYS[2], 'PENDING', -done)
-local crashes = done == 0 and range[4] or 0
-local least = redis.call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
-local other_first = #least > 0 and least[1] ~= id
-  and tonumber(least[2]) < tonumber(redis.call('HGET', KEYS[2], 'served') or '0')
-if ARGV[7] == '1' or other_first then
-  redis.call('ZREM', KEYS[1], token)
+local b = redis.call('HMGET', KEYS[2], 'held', 'throttle', 'RUNNING', 'partition')
+local least = redis.call('ZRANGE', P .. 'waiting:' .. b[4], 0, 0, 'WITHSCORES')
+local next_range = redis.call('ZRANGE', ranges_key(id), 0, 0, 'WITHSCORES')
+local urgent = #next_range > 0 and tonumber(next_range[2]) < 0
+local other_first = urgent or #least > 0 and least[1] ~= id and tonumber(least[2]) < score(id)
+local too_many = tonumber(b[2] or '0') > 0 and tonumber(b[3]) > tonumber(b[2])
+if done > 0 then like.crashes = 0 end
+-- Jobs that may have been in a lost worker's hands run one by one; then the range is like any other.
+like.careful = math.max(0, tonumber(like.careful) - seconds)
+if like.careful == 0 then like.lost = 0 end
+if ARGV[7] == '1' or other_first or too_many or b[1] == '1' then
+  unlease(id, token)
   redis.call('DEL', KEYS[3])
-  redis.call('HINCRBY', KEYS[2], 'RUNNING', -1)
-  redis.call('HINCRBY', KEYS[2], 'PENDING', 1)
-  return {'released', 0, 0, 0, offer(id, first, count, crashes)}
+  offer(id, first, count, like)
+  settle(id)
+  return {'released', 0, 0, 0, unpack(tokens)}
 end
 
-local reply, idle = {'continue', 0, first, count}, idle_slots()
-if idle > 0 and count > 1 then
-  count = share(id, first, count, math.min(idle + 1, count), reply)
-  reply[4] = count
-end
-redis.call('HSET', KEYS[3], 'first', first, 'count', count, 'crashes', crashes, 'since', text(now()))
+redis.call('HSET', KEYS[3], 'first', first, 'crashes', like.crashes, 'lost', like.lost, 'careful', text(like.careful))
+count = share(id, token, first, count)
+redis.call('HSET', KEYS[3], 'count', count, 'since', text(now()))
 redis.call('ZADD', KEYS[1], text(now() + tonumber(ARGV[6])), token)
-charge(id, tonumber(ARGV[5]))
-return reply
+charge(id, slice)
+settle(id)
+return {'continue', 0, first, count, unpack(tokens)}

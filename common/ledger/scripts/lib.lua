@@ -1,6 +1,16 @@
 -- Put in front of every script. No transition of its own: the steps that several transitions share.
+--
+-- A range is in exactly one place: waiting, parked or blocked at its batch, or in bs:leases. A batch is in
+-- bs:waiting:<partition> exactly while slots may take ranges of it; settle() is the one place that decides so.
 
 local P = 'bs:'
+-- One step of priority outweighs every service time; a score still resolves a millisecond.
+local PRIORITY_STEP = 1e10
+local MOST_TOKENS = 4096
+local MOST_EVENTS = 1000
+-- Tokens whose tickets are to be published; every script that makes ranges claimable returns them.
+local tokens = {}
+local offered, freed = {}, {}
 
 local function now()
   local t = redis.call('TIME')
@@ -9,76 +19,321 @@ end
 
 local function batch_key(id) return P .. 'batch:' .. id end
 local function ranges_key(id) return P .. 'batch:' .. id .. ':waiting' end
+local function parked_key(id) return P .. 'batch:' .. id .. ':parked' end
+local function blocked_key(id) return P .. 'batch:' .. id .. ':blocked' end
 local function range_key(token) return P .. 'range:' .. token end
+local LEASES, LEASED, PARKED = P .. 'leases', P .. 'leased', P .. 'parked'
 
 -- A number as Redis stores it: doubles survive the way to text and back with 17 digits.
 local function text(x) return string.format('%.17g', x) end
 
--- Makes jobs [first, first + count) of a batch wait under a new token, and returns it.
--- The token names batch, incarnation and sequence, so it is never given out twice, not even after Redis was emptied.
-local function offer(id, first, count, crashes)
+-- A field of a hash as a number; 0 when it is not there.
+local function number(key, field) return tonumber(redis.call('HGET', key, field) or '0') end
+
+-- Notes what happened to jobs of a batch, for those who ask why; only the last ones are kept.
+local function event(id, kind, first, count, who)
+  local key = batch_key(id) .. ':events'
+  redis.call('RPUSH', key, cjson.encode({at = now(), kind = kind, first = first, count = count, who = who or ''}))
+  redis.call('LTRIM', key, -MOST_EVENTS, -1)
+end
+
+-- What a range hands on to its parts: see keys.py for the fields.
+local function traits(token)
+  local t = redis.call('HMGET', range_key(token), 'base', 'tries', 'lost', 'crashes', 'careful')
+  return {base = t[1] or 0, tries = t[2] or 0, lost = t[3] or 0, crashes = t[4] or 0, careful = t[5] or 0}
+end
+
+-- Makes a range that is nowhere yet. The token names batch, incarnation and sequence, so it is never given out
+-- twice, not even after Redis was emptied.
+local function new_range(id, first, count, like)
   local key = batch_key(id)
   local seq = redis.call('HINCRBY', key, 'last_range', 1)
-  local token = id .. '-' .. redis.call('HGET', key, 'incarnation') .. '-' .. seq
-  redis.call('HSET', range_key(token), 'batch', id, 'first', first, 'count', count, 'crashes', crashes)
-  redis.call('ZADD', ranges_key(id), seq, token)
-  if not redis.call('ZSCORE', P .. 'waiting', id) then
-    -- Start-time fair queuing: a batch that comes (back) cannot claim the time when it asked for nothing.
-    local clock = tonumber(redis.call('GET', P .. 'clock') or '0')
-    local served = tonumber(redis.call('HGET', key, 'served') or '0')
-    redis.call('ZADD', P .. 'waiting', text(math.max(clock, served)), id)
-  end
+  local b = redis.call('HMGET', key, 'incarnation', 'partition')
+  local token = id .. '-' .. b[1] .. '-' .. seq
+  redis.call('HSET', range_key(token), 'batch', id, 'first', first, 'count', count, 'partition', b[2],
+    'base', like.base or 0, 'tries', like.tries or 0, 'lost', like.lost or 0, 'crashes', like.crashes or 0,
+    'careful', like.careful or 0)
+  return token, seq
+end
+
+-- Makes jobs [first, first + count) of a batch wait under a new token, and returns it.
+-- What was lost with a slot goes first (`urgent`): its jobs have waited for long enough.
+local function offer(id, first, count, like, urgent)
+  local token, seq = new_range(id, first, count, like)
+  redis.call('ZADD', ranges_key(id), urgent and -seq or seq, token)
+  offered[id] = offered[id] or {}
+  table.insert(offered[id], token)
   return token
+end
+
+-- Keeps the time at which the housekeeper looks for parked ranges of a batch.
+local function note_parked(id)
+  local first = redis.call('ZRANGE', parked_key(id), 0, 0, 'WITHSCORES')
+  if first[2] then redis.call('ZADD', PARKED, first[2], id) else redis.call('ZREM', PARKED, id) end
+end
+
+-- How many more slots a batch may have; nil: no limit.
+local function room(id)
+  local b = redis.call('HMGET', batch_key(id), 'held', 'unmet', 'throttle', 'RUNNING')
+  if b[1] == '1' or tonumber(b[2] or '0') > 0 then return 0 end
+  local throttle = tonumber(b[3] or '0')
+  if throttle == 0 then return nil end
+  return math.max(0, throttle - tonumber(b[4]))
+end
+
+local function claimable(id)
+  local most = room(id)
+  local ranges = redis.call('ZCARD', ranges_key(id))
+  return most and math.min(ranges, most) or ranges
+end
+
+-- Start-time fair queuing (Goyal, Vin, Cheng, 1996) within a priority: the least score is served first.
+local function score(id)
+  local b = redis.call('HMGET', batch_key(id), 'served', 'priority')
+  return tonumber(b[1] or '0') - tonumber(b[2] or '0') * PRIORITY_STEP
+end
+
+-- Puts a batch among those that are served, or takes it off, as its ranges, hold, dependencies and throttle say;
+-- adds the tokens to publish.
+local function settle(id)
+  local key = batch_key(id)
+  local b = redis.call('HMGET', key, 'partition', 'priority', 'served')
+  local set = P .. 'waiting:' .. b[1]
+  local most = claimable(id)
+  local fresh = offered[id] or {}
+  offered[id] = nil
+  if most == 0 then
+    redis.call('ZREM', set, id)
+    return
+  end
+  if not redis.call('ZSCORE', set, id) then
+    -- A batch that comes (back) cannot claim the time when it asked for nothing.
+    local clock = number(P .. 'clock', b[1] .. '/' .. (b[2] or '0'))
+    redis.call('HSET', key, 'served', text(math.max(clock, tonumber(b[3] or '0'))))
+    fresh = redis.call('ZRANGE', ranges_key(id), 0, math.min(most, MOST_TOKENS) - 1)
+  elseif freed[id] and #fresh == 0 and number(key, 'throttle') > 0 then
+    -- The place that became free had no ticket of its own.
+    fresh = redis.call('ZRANGE', ranges_key(id), 0, 0)
+  end
+  redis.call('ZADD', set, text(score(id)), id)
+  -- Lua returns no more values than its stack holds; what is left out is owed, and the housekeeper publishes it.
+  for i = 1, math.min(#fresh, most, MOST_TOKENS - #tokens) do tokens[#tokens + 1] = fresh[i] end
 end
 
 -- Charges a batch for `seconds` of a slot.
 local function charge(id, seconds)
   if seconds == 0 then return end
-  if redis.call('ZSCORE', P .. 'waiting', id) then
-    redis.call('HSET', batch_key(id), 'served', redis.call('ZINCRBY', P .. 'waiting', text(seconds), id))
-  else
-    redis.call('HINCRBYFLOAT', batch_key(id), 'served', text(seconds))
-  end
+  redis.call('HINCRBYFLOAT', batch_key(id), 'served', text(seconds))
+  redis.call('ZADD', P .. 'waiting:' .. redis.call('HGET', batch_key(id), 'partition'), 'XX', text(score(id)), id)
 end
 
--- Takes a waiting range off its batch.
-local function take(id, token)
-  if redis.call('ZREM', ranges_key(id), token) == 0 then return false end
-  if redis.call('ZCARD', ranges_key(id)) == 0 then
-    redis.call('HSET', batch_key(id), 'served', redis.call('ZSCORE', P .. 'waiting', id))
-    redis.call('ZREM', P .. 'waiting', id)
-  end
+-- A leased range counts as one RUNNING job: a slot runs one at a time.
+local function lease(id, token, seconds)
+  redis.call('ZADD', LEASES, text(now() + seconds), token)
+  redis.call('HINCRBY', LEASED, redis.call('HGET', range_key(token), 'partition'), 1)
+  redis.call('HINCRBY', batch_key(id), 'PENDING', -1)
+  redis.call('HINCRBY', batch_key(id), 'RUNNING', 1)
+end
+
+-- Ends a lease; false when there was none. The range is nowhere then.
+local function unlease(id, token)
+  if redis.call('ZREM', LEASES, token) == 0 then return false end
+  redis.call('HINCRBY', LEASED, redis.call('HGET', range_key(token), 'partition'), -1)
+  redis.call('HINCRBY', batch_key(id), 'RUNNING', -1)
+  redis.call('HINCRBY', batch_key(id), 'PENDING', 1)
+  freed[id] = true
   return true
 end
 
 -- How many slots have nothing to do and nothing to take; 0 while a range waits, for then a ticket is on its way.
-local function idle_slots()
-  if redis.call('ZCARD', P .. 'waiting') > 0 then return 0 end
-  return math.max(0, tonumber(redis.call('GET', P .. 'slots') or '0') - redis.call('ZCARD', P .. 'leases'))
+local function idle_slots(partition)
+  if redis.call('ZCARD', P .. 'waiting:' .. partition) > 0 then return 0 end
+  return math.max(0, number(P .. 'partition_slots', partition) - number(LEASED, partition))
 end
 
--- Cuts [first, first + count) into `parts` of nearly equal size: the first is kept, the others are offered.
--- Returns the size of the kept part; appends the tokens of the others to `tokens`.
-local function share(id, first, count, parts, tokens)
+-- Cuts a leased range's jobs [first, first + count) for slots that are idle: the first part is kept, the others are
+-- offered. Returns the size of the kept part.
+local function share(id, token, first, count)
+  local most = room(id)
+  local others = idle_slots(redis.call('HGET', range_key(token), 'partition'))
+  if most then others = math.min(others, most) end
+  local parts = math.min(others + 1, count)
+  if parts < 2 then return count end
+  local like = traits(token)
+  like.crashes = 0
   local low = math.ceil(count / parts)
   local keep = low
   for part = 2, parts do
     local high = math.floor(count * part / parts)
     if high > low then
-      tokens[#tokens + 1] = offer(id, first + low, high - low, 0)
+      offer(id, first + low, high - low, like)
       low = high
     end
   end
   return keep
 end
 
+-- Writes one record.
+local function write_record(id, index, record)
+  local b = redis.call('HMGET', batch_key(id), 'record_size', 'segment_jobs')
+  local segment = math.floor((index - 1) / tonumber(b[2]))
+  redis.call('SETRANGE', batch_key(id) .. ':table:' .. segment, (index - 1 - segment * tonumber(b[2])) * tonumber(b[1]), record)
+end
+
+-- 'open', 'ok' or 'bad': how a batch stands; nil when the ledger does not know it.
+local function outcome(id)
+  local c = redis.call('HMGET', batch_key(id), 'ended', 'FAILED', 'TIMEOUT', 'OUT_OF_MEMORY', 'NODE_FAIL', 'CANCELLED', 'ABORTED')
+  if not redis.call('HGET', batch_key(id), 'spec') then return nil end
+  if not c[1] then return 'open' end
+  for i = 2, #c do if tonumber(c[i]) > 0 then return 'bad' end end
+  return 'ok'
+end
+
+local close_if_ended, close
+
+-- Looks at a batch's dependencies again: what is unmet, and what can never be met as things stand.
+local function decide(id)
+  local key = batch_key(id)
+  local b = redis.call('HMGET', key, 'dependency', 'outcomes', 'started', 'kill', 'ended')
+  if not b[1] or b[5] then return end
+  local known = cjson.decode(b[2] or '{}')
+  local unmet, never, left = 0, 0, false
+  for _, on in ipairs(cjson.decode(b[1])) do
+    local kind, state = on[1], outcome(on[2]) or known[tostring(on[2])] or 'open'
+    local hopeless = (kind == 'afternotok' and state == 'ok') or (kind ~= 'afternotok' and kind ~= 'afterany' and state == 'bad')
+    if kind == 'aftercorr' then
+      -- Its elements are released one by one; those that are left cannot be, once what had completed before is looked at.
+      hopeless = hopeless and redis.call('ZCARD', blocked_key(id)) > 0
+        and redis.call('SISMEMBER', P .. 'unprimed', id .. ':' .. on[2]) == 0
+      left = left or hopeless
+    elseif state == 'open' or hopeless then
+      unmet = unmet + 1
+    end
+    if hopeless then never = never + 1 end
+  end
+  -- What has begun is not held up again by a rerun of what it waited for.
+  redis.call('HSET', key, 'unmet', b[3] and 0 or unmet, 'never', never)
+  if never > 0 and b[4] == '1' then
+    close(id, 1, math.huge, 'CANCELLED', 'DependencyNeverSatisfied', unmet == 0 and left and 'BLOCKED' or '')
+  else
+    settle(id)
+  end
+end
+
+local function decide_dependents(id)
+  for _, other in ipairs(redis.call('SMEMBERS', batch_key(id) .. ':dependents')) do decide(other) end
+end
+
 -- Closes the batch when its last job has ended; returns 1 then, else 0.
-local function close_if_ended(id)
+close_if_ended = function(id)
   local key = batch_key(id)
   local open = redis.call('HMGET', key, 'PENDING', 'RUNNING')
   if tonumber(open[1]) > 0 or tonumber(open[2]) > 0 then return 0 end
   if redis.call('SREM', P .. 'active', id) == 0 then return 0 end
   redis.call('HSET', key, 'ended', text(now()))
   redis.call('SADD', P .. 'finishing', id)
+  decide_dependents(id)
   return 1
+end
+
+-- Ends the open jobs of a batch from a to b without a record: ranges (waiting | parked | blocked | leased) -> shorter or
+-- gone, jobs PENDING | RUNNING -> state. `which` is '', 'PENDING', 'RUNNING' or 'BLOCKED'. Costs the number of ranges, not of jobs:
+-- what was closed is noted as an interval. Returns the number of jobs.
+close = function(id, a, b, state, reason, which)
+  local key, closed = batch_key(id), 0
+  local function note(low, high)
+    redis.call('RPUSH', key .. ':closed', cjson.encode({low, high - low + 1, state, reason}))
+    closed = closed + high - low + 1
+  end
+  local function cut(set, token, rank)
+    local r = redis.call('HMGET', range_key(token), 'first', 'count')
+    local first, last = tonumber(r[1]), tonumber(r[1]) + tonumber(r[2]) - 1
+    local low, high = math.max(first, a), math.min(last, b)
+    if low > high then return end
+    if high < last then
+      local rest, seq = new_range(id, high + 1, last - high, traits(token))
+      redis.call('ZADD', set, rank or seq, rest)
+      if set == ranges_key(id) then
+        offered[id] = offered[id] or {}
+        table.insert(offered[id], rest)
+      end
+      if set == blocked_key(id) then redis.call('ZADD', set, high + 1, rest) end
+    end
+    if low > first then
+      redis.call('HSET', range_key(token), 'count', low - first)
+    else
+      redis.call('ZREM', set, token)
+      redis.call('DEL', range_key(token))
+    end
+    note(low, high)
+  end
+  if which ~= 'RUNNING' then
+    local sets = which == 'BLOCKED' and {blocked_key(id)} or {ranges_key(id), parked_key(id), blocked_key(id)}
+    for _, set in ipairs(sets) do
+      local found = redis.call('ZRANGE', set, 0, -1, 'WITHSCORES')
+      for i = 1, #found, 2 do cut(set, found[i], set == parked_key(id) and found[i + 1] or nil) end
+    end
+    note_parked(id)
+  end
+  for _, token in ipairs(which == 'BLOCKED' and {} or redis.call('ZRANGE', LEASES, 0, -1)) do
+    local r = redis.call('HMGET', range_key(token), 'batch', 'first', 'count')
+    if r[1] == tostring(id) then
+      local first, last = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1
+      local low = math.max(first + (which == 'PENDING' and 1 or 0), a)
+      local high = math.min(which == 'RUNNING' and first or last, b)
+      if low <= high then
+        local like = traits(token)
+        like.crashes = 0
+        if high < last then offer(id, high + 1, last - high, like) end
+        if low > first then
+          -- The holder goes on with what is before; a commit of more is told that its range has shrunk.
+          redis.call('HSET', range_key(token), 'count', low - first)
+        else
+          unlease(id, token)
+          redis.call('DEL', range_key(token))
+        end
+        note(low, high)
+      end
+    end
+  end
+  if closed > 0 then
+    redis.call('HINCRBY', key, 'PENDING', -closed)
+    redis.call('HINCRBY', key, state, closed)
+    event(id, state .. ' ' .. reason, a, math.min(b, 1e9) - a + 1)
+  end
+  settle(id)
+  close_if_ended(id)
+  return closed
+end
+
+-- Ends a batch that has failed too often; returns whether it did.
+local function enforce_max_fails(id)
+  local b = redis.call('HMGET', batch_key(id), 'max_fails', 'FAILED', 'TIMEOUT', 'OUT_OF_MEMORY', 'NODE_FAIL', 'PENDING', 'RUNNING')
+  if not b[1] or b[1] == '' or tonumber(b[6]) + tonumber(b[7]) == 0 then return false end
+  if b[2] + b[3] + b[4] + b[5] <= tonumber(b[1]) then return false end
+  close(id, 1, math.huge, 'ABORTED', 'MaxFails', '')
+  return true
+end
+
+-- blocked -> waiting: jobs [first, first + count) of a batch whose elements in another batch have completed.
+local function unblock(id, first, count)
+  local set, last = blocked_key(id), first + count - 1
+  local before = redis.call('ZREVRANGEBYSCORE', set, first, '-inf', 'LIMIT', 0, 1)
+  local found = redis.call('ZRANGEBYSCORE', set, '(' .. first, last)
+  if before[1] then table.insert(found, 1, before[1]) end
+  for _, token in ipairs(found) do
+    local r = redis.call('HMGET', range_key(token), 'first', 'count')
+    local from, to = tonumber(r[1]), tonumber(r[1]) + tonumber(r[2]) - 1
+    local low, high = math.max(from, first), math.min(to, last)
+    if low <= high then
+      if high < to then redis.call('ZADD', set, high + 1, (new_range(id, high + 1, to - high, {}))) end
+      if low > from then
+        redis.call('HSET', range_key(token), 'count', low - from)
+      else
+        redis.call('ZREM', set, token)
+        redis.call('DEL', range_key(token))
+      end
+      offer(id, low, high - low + 1, {})
+    end
+  end
 end

@@ -1,0 +1,53 @@
+"""What people do to a batch that is there: cancel, hold, release, throttle, put first, run again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from common.batch import JobState
+from common.ledger import keys
+from common.ledger.connection import Connection
+from common.ledger.ranges import Ticket, tickets
+from common.statistics import Moments
+
+Field = Literal["held", "throttle", "priority"]
+# (first, count, state, attempts so far)
+Run = tuple[int, int, JobState, int]
+
+
+def cancel(
+    connection: Connection, batch_id: int, first: int = 1, last: int = 2**53, *, state: str = ""
+) -> tuple[int, list[Ticket]]:
+    """Cancel the jobs from ``first`` to ``last`` that have not ended, or only those PENDING or RUNNING (``state``).
+
+    Returns how many that were, and the ranges to publish that were cut. Costs the number of ranges, not of jobs.
+    """
+    reply = connection.run("cancel", [keys.batch(batch_id)], [batch_id, first, last, state])
+    return int(reply[0]), tickets(connection, reply[1:])
+
+
+def adjust(connection: Connection, batch_id: int, field: Field, value: int) -> list[Ticket]:
+    """Hold (1) or release (0) a batch, set its throttle or its priority; returns the ranges to publish."""
+    return tickets(connection, connection.run("adjust", [keys.batch(batch_id)], [batch_id, field, value]))
+
+
+def requeue(
+    connection: Connection, batch_id: int, runs: Sequence[Run], statistics: Mapping[str, Moments] | None = None
+) -> list[Ticket] | None:
+    """Make jobs of a terminal state PENDING again; each run lies within one table segment.
+
+    With COMPLETED jobs among them the batch must have ended, and ``statistics`` are those of the jobs that stay. None,
+    and nothing has changed, when a job is no longer in the state that was expected.
+    """
+    given: list[Any] = [[first, count, int(state), state.name, attempts] for first, count, state, attempts in runs]
+    reply = connection.run(
+        "requeue",
+        [keys.batch(batch_id), keys.ACTIVE, keys.FINISHING, keys.statistics(batch_id), keys.failures(batch_id)],
+        [batch_id, json.dumps(given), "" if statistics is None else json.dumps(statistics)],
+    )
+    return None if reply[0] == b"moved" else tickets(connection, reply[1:])
+
+
+def events(connection: Connection, batch_id: int) -> list[dict[str, Any]]:
+    """What happened to jobs of the batch: ``{"at", "kind", "first", "count", "who"}``, the oldest first."""
+    return [json.loads(text) for text in connection.command("LRANGE", keys.events(batch_id), 0, -1)]

@@ -1,0 +1,103 @@
+"""What is done for a slot whose process died: its results are committed, and the job it died with is dealt with.
+
+The process that takes its place does it, at once; the keeper only when none does. Two at once do no harm: the ledger
+takes the first, and tells the second that the lease is gone.
+"""
+
+import os
+
+import structlog
+from celery import Celery
+
+from common import outputs, queue
+from common.batch import BatchSpec, JobState, Reason
+from common.jobs import Jobs
+from common.ledger import Connection, batches, ranges
+from common.ledger.ranges import Lease
+from common.ledger.table import record_packer
+from common.settings import Settings
+from services.worker.board import Board, Progress
+from services.worker.job import limits_of
+from services.worker.slice import summarise
+
+log = structlog.get_logger()
+
+REASONS = {JobState.TIMEOUT: Reason.TimeLimit, JobState.OUT_OF_MEMORY: Reason.OutOfMemory}
+
+
+def bury(connection: Connection, app: Celery, settings: Settings, board: Board, index: int) -> None:
+    """Close the books of the dead process of slot ``index``.
+
+    Raises :class:`common.errors.BatchSimError`, OSError or kombu's OperationalError; then its lease runs out.
+    """
+    entry, progress, raw = board.read(index), board.progress(index), board.records(index)
+    held = ranges.lookup(connection, entry.token)
+    if held is None:
+        return
+    spec = batches.view(connection, held.batch).spec
+    lease = Lease(entry.token, held.batch, held.first, held.count, progress.attempt, progress.tries)
+    in_slice = progress.record_size > 0
+    # Packed results were in the dead process's memory; a file's data is in the kernel's.
+    if in_slice and progress.done and spec.output_mode == "files" and progress.first == held.first:
+        _commit(connection, app, settings, spec, lease, progress, raw)
+    if in_slice and progress.since:
+        _strike(connection, app, spec, lease, progress)
+    else:
+        queue.publish(app, ranges.reclaim(connection, [entry.token], crashed=False))
+
+
+def _commit(
+    connection: Connection,
+    app: Celery,
+    settings: Settings,
+    spec: BatchSpec,
+    lease: Lease,
+    progress: Progress,
+    raw: bytes,
+) -> None:
+    # A tail that was shared away meanwhile is another's.
+    done = min(progress.done, lease.count)
+    raw = raw[: done * progress.record_size]
+    work = summarise(Jobs.outputs, progress.first, 0.0, raw, {}, limits_of(spec), progress.tries)
+    if settings.durability != "none":
+        place = os.open(outputs.directory(settings.output_dir, spec), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            outputs.sync_filesystem(place)
+        finally:
+            os.close(place)
+    verdict = ranges.commit(
+        connection, lease, work, lease_seconds=settings.lease_seconds, slice_seconds=settings.slice_seconds
+    )
+    queue.publish(app, ranges.tickets(connection, verdict.tickets))
+    if verdict.ended:
+        queue.publish_finish(app, spec.id, spec.partition)
+
+
+def _strike(connection: Connection, app: Celery, spec: BatchSpec, lease: Lease, progress: Progress) -> None:
+    job = progress.first + progress.done
+    state = JobState(progress.ended_as) if progress.ended_as else None
+    reason = REASONS.get(state, Reason.CrashLimit) if state else Reason.CrashLimit
+    signal = max(0, -progress.exit_code)
+    nothing = (float("nan"),) * len(Jobs.outputs)
+    record = record_packer(Jobs.outputs).pack(
+        state or JobState.FAILED, min(255, progress.attempt), max(0, progress.exit_code), 0, signal, reason,
+        0.0, 0.0, 0.0, 0, *nothing,
+    )  # fmt: skip
+    text = f"The process died while it ran this job: {_how(state, progress)}."
+    struck, ended, tokens = ranges.strike(
+        connection, lease.token, job, state=state, limit=spec.crash_limit, record=record, text=text
+    )
+    if not struck:
+        return
+    log.error("slot.died", job=f"{spec.id}_{job}", how=_how(state, progress))
+    queue.publish(app, ranges.tickets(connection, tokens))
+    if ended:
+        queue.publish_finish(app, spec.id, spec.partition)
+
+
+def _how(state: JobState | None, progress: Progress) -> str:
+    if state is JobState.TIMEOUT:
+        return f"it did not stop at its limit of {progress.limit_seconds:g} s and was killed"
+    if state is JobState.OUT_OF_MEMORY:
+        return "it took more memory than its limit and was killed"
+    return f"signal {-progress.exit_code}" if progress.exit_code < 0 else f"exit code {progress.exit_code}"

@@ -1,0 +1,57 @@
+"""Batches that follow another element by element: what had completed there before they came is released here.
+
+What completes later is released by the commit itself.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from celery import Celery
+
+from common import outputs, queue, results
+from common.batch import JobState
+from common.jobs import Jobs
+from common.ledger import Connection, batches, keys, ranges, table
+from common.ledger.table import record_dtype
+
+CHUNK_JOBS = 2**16
+
+
+def follow(connection: Connection, app: Celery, root: Path) -> None:
+    """Release the elements of all batches that were not looked at yet."""
+    for entry in sorted(connection.command("SMEMBERS", keys.UNPRIMED)):
+        follower, followed = (int(part) for part in entry.decode().split(":"))
+        if not batches.exists(connection, followed) and not batches.is_marked(connection):
+            # Redis was emptied, and is being refilled: the followed batch may come yet.
+            continue
+        for runs in _completed(connection, root, followed):
+            if runs:
+                queue.publish(app, ranges.unblock(connection, follower, runs))
+        queue.publish(app, ranges.unblock(connection, follower, [], primed=entry.decode()))
+
+
+def _completed(connection: Connection, root: Path, followed: int) -> Iterator[list[tuple[int, int]]]:
+    """The runs of completed jobs of a batch: by the ledger, or of one that it has forgotten, by its results."""
+    if batches.exists(connection, followed):
+        jobs = batches.view(connection, followed).spec.jobs
+        for first in range(1, jobs + 1, CHUNK_JOBS):
+            yield completed_runs(connection, followed, first, min(CHUNK_JOBS, jobs - first + 1))
+        return
+    place = root / str(followed)
+    spec = outputs.read_spec(place if place.is_dir() else root)
+    if spec is not None and spec.id == followed:
+        present = results.open_store(outputs.locate(root, spec), spec).present(spec.jobs)
+        for start in range(0, spec.jobs, CHUNK_JOBS):
+            yield _runs(present[start : start + CHUNK_JOBS], start + 1)
+
+
+def completed_runs(connection: Connection, batch_id: int, first: int, count: int) -> list[tuple[int, int]]:
+    """Runs of COMPLETED jobs among ``count`` jobs from ``first`` on, as (first, count)."""
+    states = table.read(connection, batch_id, first, count, record_dtype(Jobs.outputs))["state"]
+    return _runs(states == JobState.COMPLETED, first)
+
+
+def _runs(flags: np.ndarray, first: int) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
+    return [(first + int(low), int(high - low)) for low, high in zip(edges[::2], edges[1::2], strict=True)]

@@ -1,0 +1,99 @@
+"""The limits of a job, inside the slot that runs it: time, memory, and being told to stop.
+
+What the guard cannot stop, because a job catches everything or is deep in foreign code, the worker's main process
+kills.
+"""
+
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class TimeLimitReached(BaseException):
+    """The job has run for longer than it may. No Exception, so that no ``except Exception`` of a job swallows it."""
+
+
+class Interrupted(BaseException):
+    """The job is not ours any more: cancelled, or offered to another."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may do; 0 is no limit."""
+
+    time_seconds: float = 0.0
+    memory_mb: int = 0
+    retries: int = 0
+    retry_delay_seconds: float = 1.0
+
+
+class Guard:
+    """Runs jobs under limits, one at a time."""
+
+    def __init__(self) -> None:
+        self._armed = False
+
+    def install(self) -> None:
+        """Take SIGALRM (time limit) and SIGUSR1 (stop) of this process."""
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        signal.signal(signal.SIGUSR1, self._on_interrupt)
+
+    def run(self, function: Callable[[int, int], T], index: int, attempt: int, seconds: float) -> T:
+        """Call ``function(index, attempt)``. Raises :class:`TimeLimitReached` after ``seconds``, if not 0, and
+        :class:`Interrupted` when the main process says so.
+        """  # noqa: D205 - one sentence
+        self._armed = True
+        try:
+            if seconds:
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+            return function(index, attempt)
+        finally:
+            # A signal from here on finds nothing to interrupt.
+            self._armed = False
+            if seconds:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _on_alarm(self, _number: int, _frame: Any) -> None:
+        if self._armed:
+            self._armed = False
+            raise TimeLimitReached
+
+    def _on_interrupt(self, _number: int, _frame: Any) -> None:
+        if self._armed:
+            self._armed = False
+            raise Interrupted
+
+
+@contextmanager
+def memory_limit(megabytes: int) -> Iterator[None]:
+    """Let this process take at most so much more memory than it has now; a job that wants more gets a MemoryError.
+
+    Linux only: elsewhere RLIMIT_DATA does not count what malloc maps.
+    """
+    if not megabytes or not sys.platform.startswith("linux"):
+        yield
+        return
+    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = (status_kb("self", "VmData") + megabytes * 1024) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
+
+
+def status_kb(pid: int | str, field: str) -> int:
+    """A size of a process from /proc, kB; 0 where there is none, or no such process."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    line = next((line for line in text.splitlines() if line.startswith(field + ":")), "")
+    return int(line.split()[1]) if line else 0

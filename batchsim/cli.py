@@ -1,19 +1,17 @@
 """The command ``batchsim``. Every setting is an option; ``--help`` of a verb lists them."""
 
-import json
 import sys
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from batchsim.client import Client
+from batchsim import verbs
 from common import settings as settings_module
 from common.settings import SECRETS, Settings
 
 EXIT_FAILED = 1
-WATCH_SECONDS = 0.5
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,62 +56,27 @@ def serve(**options: str | None) -> None:
     sys.exit(serve_embedded(configured))
 
 
-def server_options(function: F) -> F:
-    """Give a verb the options that say which server it talks to."""
-    function = click.option(
-        "--token", envvar="API_TOKEN", default="", help="the server's API_TOKEN; better given by the environment"
-    )(function)
-    return click.option(
-        "--url", envvar="BATCHSIM_URL", default="http://127.0.0.1:8080", show_default=True, help="the server"
-    )(function)
-
-
 @batchsim.command()
-@click.option("--jobs", type=int, required=True, help="number of jobs")
-@click.option("--seed", type=int, help="seed; without one a random one is drawn")
-@click.option("--job-seconds", type=float, default=0.0, help="time that each job waits first, s")
-@click.option("--idempotency-key", default="", help="the same key gives the same batch, however often it is sent")
-@click.option("--watch", "then_watch", is_flag=True, help="watch it to its end")
-@server_options
-def submit(
-    jobs: int, seed: int | None, job_seconds: float, idempotency_key: str, then_watch: bool, url: str, token: str
-) -> None:
-    """Submit a batch to a server; prints its id."""
-    client = Client(url, token)
-    accepted = client.submit(jobs, seed, job_seconds=job_seconds, idempotency_key=idempotency_key)
-    click.echo(str(accepted["id"]))
-    if then_watch:
-        sys.exit(watch_batch(client, accepted["id"]))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--batch", type=verbs.BATCH, help="its id; without one the start-up batch")
+@setting_options
+def export(target: Path, batch: int | None, **options: str | None) -> None:
+    """Write the CSVs of a batch in OUTPUT_DIR into the directory TARGET, one file a job, also of packed outputs."""
+    configured = settings_module.load(options)
+    from common import outputs, results
+    from common.errors import NotFound, StorageUnavailable
 
-
-@batchsim.command()
-@click.argument("batch", type=int)
-@server_options
-def show(batch: int, url: str, token: str) -> None:
-    """Show a batch of a server as JSON: state, counters, progress, statistics."""
-    click.echo(json.dumps(Client(url, token).batch(batch), indent=2))
-
-
-@batchsim.command()
-@click.argument("batch", type=int)
-@server_options
-def watch(batch: int, url: str, token: str) -> None:
-    """Watch a batch of a server to its end; exit code 0 when every job completed."""
-    sys.exit(watch_batch(Client(url, token), batch))
-
-
-def watch_batch(client: Client, batch: int) -> int:
-    """Print a line whenever the batch has moved; returns the exit code."""
-    last = ""
-    while True:
-        seen = client.batch(batch)
-        line = f"batch {batch}: {seen['state']}, {seen['done']:,} of {seen['jobs']:,} jobs"
-        if line != last:
-            click.echo(line)
-            last = line
-        if seen["finished"]:
-            return 0 if seen["state"] == "COMPLETED" else EXIT_FAILED
-        time.sleep(WATCH_SECONDS)
+    root = configured.output_dir
+    # The start-up batch has a number, too, and lies in the directory itself.
+    places = [root] if batch is None else [root / str(batch), root]
+    found = [(place, spec) for place in places if (spec := outputs.read_spec(place)) and batch in (None, spec.id)]
+    if not found:
+        raise NotFound(f"There is no batch in {places[0]}/.")
+    place, spec = found[0]
+    try:
+        click.echo(f"{results.export(place, spec, target):,} files in {target}/")
+    except OSError as error:
+        raise StorageUnavailable(f"{error.filename or target}: {error.strerror}") from None
 
 
 @batchsim.command()
@@ -129,3 +92,7 @@ def doctor(sample: int, **options: str | None) -> None:
         click.echo(line)
         problems += bad
     sys.exit(EXIT_FAILED if problems else 0)
+
+
+for verb in verbs.VERBS:
+    batchsim.add_command(verb)

@@ -26,16 +26,34 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def submit(
-        self, jobs: int, seed: int | None = None, *, job_seconds: float = 0.0, idempotency_key: str = ""
+        self,
+        jobs: int,
+        seed: int | None = None,
+        *,
+        job_seconds: float = 0.0,
+        idempotency_key: str = "",
+        **options: Any,
     ) -> dict[str, Any]:
-        """Submit a batch; returns ``{"id", "jobs", "seed", "url"}``."""
-        body = {"jobs": jobs, "job_seconds": job_seconds} | ({} if seed is None else {"seed": seed})
+        """Submit a batch; returns ``{"id", "jobs", "seed", "url"}``. ``options`` are those of common/options.py."""
+        body = {"jobs": jobs, "job_seconds": job_seconds, **options} | ({} if seed is None else {"seed": seed})
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._call("POST", "/batches", body, headers)
 
     def batch(self, batch_id: int) -> dict[str, Any]:
         """A batch: its state, counters, progress and statistics."""
         return self._call("GET", f"/batches/{batch_id}")
+
+    def act(self, batch_id: int, verb: str, **body: Any) -> dict[str, Any]:
+        """``cancel``, ``hold``, ``release`` or ``requeue`` a batch; returns how it stands then."""
+        return self._call("POST", f"/batches/{batch_id}/{verb}", body)
+
+    def update(self, batch_id: int, **changes: int) -> dict[str, Any]:
+        """Change a batch's ``throttle`` or ``priority``; returns how it stands then."""
+        return self._call("PATCH", f"/batches/{batch_id}", changes)
+
+    def explain(self, batch_id: int, job: int | None = None) -> dict[str, Any]:
+        """Why a batch, or one of its jobs, is as it is: ``{"id", "state", "reason", "details", "advice"}``."""
+        return self._call("GET", f"/batches/{batch_id}/explain" + (f"?job={job}" if job is not None else ""))
 
     def _call(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None

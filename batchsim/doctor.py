@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common import outputs
-from common.audit import audit, verify
+from common.audit import audit, missing, verify
 from common.batch import BatchSpec
 from common.errors import NotFound
 from common.ledger import Connection, batches
@@ -26,7 +26,7 @@ def examine(settings: Settings, sample: int) -> Iterator[tuple[str, bool]]:
         yield from _report(spec, problems, "ledger, files, and a sample run again")
     for spec in _on_volume(root):
         if spec.id not in known:
-            yield from _report(spec, verify(root, spec, sample=sample), "a sample run again")
+            yield from _report(spec, missing(root, spec) + verify(root, spec, sample=sample), "a sample run again")
     if not known and not any(True for _ in _on_volume(root)):
         raise NotFound(f"There is no batch in {root}/.")
 

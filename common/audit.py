@@ -4,16 +4,18 @@
 against the simulation itself. Neither changes anything.
 """
 
+import json
 import math
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from common import outputs
+from common import outputs, results
 from common.batch import BatchSpec, JobState
 from common.jobs import Jobs
 from common.ledger import Connection, batches, ranges, table
@@ -36,13 +38,14 @@ def audit(connection: Connection, root: Path, batch_id: int, *, files: bool = Tr
     found: list[str] = []
     seen: Counter[JobState] = Counter()
     statistics: dict[str, Moments] = {}
+    store = results.open_store(outputs.locate(root, view.spec), view.spec)
     for first, records in chunks(connection, view.spec):
         seen.update({JobState(int(code)): int(count) for code, count in zip(*_unique(records), strict=True)})
         good = records[records["state"] == JobState.COMPLETED]
         for name in Jobs.outputs if len(good) else ():
             statistics[name] = merge(statistics.get(name), moments(good[f"out:{name}"]))
         if files:
-            found += _file_problems(outputs.locate(root, view.spec), first, records)
+            found += _file_problems(store, view.spec, first, records)
     found += _counter_problems(view, seen)
     found += _statistics_problems(batches.statistics(connection, batch_id, Jobs.outputs), statistics)
     found += _range_problems(connection, view)
@@ -52,21 +55,35 @@ def audit(connection: Connection, root: Path, batch_id: int, *, files: bool = Tr
 
 def verify(root: Path, spec: BatchSpec, *, sample: int = 100, seed: int | None = None) -> list[str]:
     """Run a random sample of a batch's completed jobs again and compare bytes; returns what differs."""
-    place, jobs = outputs.locate(root, spec), Jobs(spec)
+    place, jobs = outputs.locate(root, spec), Jobs(replace(spec, job_seconds=0.0))
+    store = results.open_store(place, spec)
     chosen = random.Random(seed).sample(range(1, spec.jobs + 1), min(sample, spec.jobs))  # noqa: S311 - no secret
     differing = []
     for index in sorted(chosen):
-        path = place / outputs.job_name(index)
-        if path.exists() and path.read_bytes() != jobs.result(index)[0]:
-            differing.append(f"Job {spec.id}_{index} gives other bytes than its file {path} holds.")
+        data = store.read(index)
+        # Only what completed: running a job again that failed, hung or killed its process would do so here.
+        if data is not None and data != jobs.result(index, attempt=2)[0]:
+            differing.append(f"Job {spec.id}_{index} gives other bytes than its CSV in {place} holds.")
     return differing
+
+
+def missing(root: Path, spec: BatchSpec) -> list[str]:
+    """Completed jobs without a CSV, by the summary of a batch that no ledger knows any more."""
+    place = outputs.locate(root, spec)
+    try:
+        counters = json.loads((place / outputs.SUMMARY_NAME).read_text(encoding="utf-8"))["counters"]
+        completed = int(counters.get("COMPLETED", 0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    found = int(results.open_store(place, spec).present(spec.jobs).sum())
+    return [f"{completed} jobs completed, but {found} have a CSV in {place}."] if found < completed else []
 
 
 def chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.ndarray]]:
     """The batch's job table in pieces: (first index, records)."""
     dtype = record_dtype(Jobs.outputs)
     for first in range(1, spec.jobs + 1, CHUNK_JOBS):
-        yield first, table.read(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
+        yield first, table.page(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
 
 
 def _unique(records: np.ndarray) -> tuple[list[int], list[int]]:
@@ -129,21 +146,28 @@ def _end_problems(root: Path, view: BatchView) -> Iterator[str]:
         yield f"Batch {view.spec.id} is finished, but its staging directory is still there."
 
 
-def _file_problems(place: Path, first: int, records: np.ndarray) -> Iterator[str]:
+def _file_problems(store: results.Store, spec: BatchSpec, first: int, records: np.ndarray) -> Iterator[str]:
     for index, record in enumerate(records, first):
-        path = place / outputs.job_name(index)
+        data = store.read(index)
         if record["state"] == JobState.COMPLETED:
-            yield from _row_problems(path, record)
-        elif record["state"] != JobState.PENDING and path.exists():
-            yield f"Job {index} is {JobState(int(record['state'])).name}, but {path} exists."
+            yield from _row_problems(spec, index, data, record)
+        # A packed result that could not be committed stays in its segment, where nobody asks for it.
+        elif record["state"] != JobState.PENDING and data is not None and spec.output_mode == "files":
+            yield f"Job {spec.id}_{index} is {JobState(int(record['state'])).name}, but it has a CSV."
 
 
-def _row_problems(path: Path, record: np.void) -> Iterator[str]:
-    try:
-        row = next(outputs.read_rows(path))
-        wrong = [name for name in Jobs.outputs if float(row[name]) != float(record[f"out:{name}"])]
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        yield f"{path} cannot be read: {error!r}."
+def _row_problems(spec: BatchSpec, index: int, data: bytes | None, record: np.void) -> Iterator[str]:
+    name = f"The CSV of job {spec.id}_{index}"
+    if data is None:
+        yield f"{name} is missing."
         return
-    for name in wrong:
-        yield f"{path} says {name} = {row[name]}, its record says {record[f'out:{name}']}."
+    row = results.parse(data)
+    try:
+        wrong = [] if row is None else [out for out in Jobs.outputs if float(row[out]) != float(record[f"out:{out}"])]
+    except (ValueError, KeyError, TypeError):
+        row = None
+    if row is None:
+        yield f"{name} cannot be read: {data[:80]!r}."
+        return
+    for out in wrong:
+        yield f"{name} says {out} = {row[out]}, its record says {record[f'out:{out}']}."

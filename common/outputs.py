@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ from common.errors import Conflict, NotFound, StorageUnavailable
 
 SPEC_NAME = "batch.json"
 SUMMARY_NAME = "summary.json"
+# What people did to the batch since it was submitted.
+CONTROL_NAME = "control.json"
 JOB_NAME = re.compile(r"job_([1-9][0-9]{0,8})\.csv")
 # A directory with a longer number is somebody else's.
 BATCH_NAME = re.compile(r"[1-9][0-9]{0,11}")
@@ -31,8 +34,9 @@ BATCH_NAME = re.compile(r"[1-9][0-9]{0,11}")
 _FOREIGN_ID = ".archiving"
 # A directory that is written to while it is removed is gone after a few tries.
 REMOVAL_TRIES = 1000
+LOCK_POLL_SECONDS = 0.01
 # What belongs to a start-up batch in outputs/ itself.
-_OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|summary\.json")
+_OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|(summary|control)\.json|packed")
 
 
 def job_name(index: int) -> str:
@@ -115,8 +119,29 @@ def read_spec(place: Path) -> BatchSpec | None:
     """The ``batch.json`` of a directory; None when there is none that can be read."""
     try:
         return BatchSpec.from_json((place / SPEC_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def read_control(place: Path) -> dict[str, Any]:
+    """What was noted of a batch: ``cancelled`` as [[first, count]], ``held``, ``throttle``, ``priority``."""
+    try:
+        found = json.loads((place / CONTROL_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def outcome(root: Path, batch_id: int) -> str:
+    """How an ended batch stands by its summary: "ok" when every job completed, "bad" else or without one."""
+    for place in (root / str(batch_id), root):
+        try:
+            found = json.loads((place / SUMMARY_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and found.get("batch") == batch_id:
+            return "ok" if found.get("state") == "COMPLETED" else "bad"
+    return "bad"
 
 
 def taken(root: Path, batch_id: int) -> bool:
@@ -212,25 +237,40 @@ def find_job_file(place: Path, name: str) -> Path:
 
 
 @contextmanager
-def exclusive(root: Path, name: str = ".submit.lock") -> Iterator[int]:
+def exclusive(root: Path, name: str = ".submit.lock", *, wait_seconds: float = 0.0) -> Iterator[int]:
     """Hold a lock file of the outputs directory; gives its descriptor.
 
-    Raises :class:`Conflict` when another process on this machine holds it. The kernel drops it when its holder dies.
+    Raises :class:`Conflict` when another process on this machine holds it for longer than ``wait_seconds``. The kernel
+    drops it when its holder dies.
     """
     try:
         descriptor = os.open(root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StorageUnavailable(f"{root} cannot be written: {error.strerror}", field="OUTPUT_DIR") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Conflict(
-                f"{root} is in use by another run of hpc-batch-sim; end it, or choose another OUTPUT_DIR."
-            ) from error
+        deadline = time.monotonic() + wait_seconds
+        while not _locked(descriptor):
+            if time.monotonic() >= deadline:
+                if wait_seconds:
+                    raise Conflict(
+                        f"Somebody else has been changing what is in {root} for {wait_seconds:g} s; try again."
+                    )
+                raise Conflict(
+                    f"{root} is in use by another run of hpc-batch-sim; end it, or choose another OUTPUT_DIR."
+                )
+            # flock(2) can wait, but not for so long and no longer.
+            time.sleep(LOCK_POLL_SECONDS)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class RowFormat:

@@ -4,21 +4,21 @@
 missing runs again; the same seed gives it the same bytes as if nothing had happened.
 """
 
-import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
 from celery import Celery
 
-from common import outputs, queue
-from common.batch import BatchSpec, JobState
+from common import outputs, queue, results
+from common.batch import BatchSpec, JobState, Reason
 from common.errors import Conflict, StorageUnavailable
 from common.jobs import Jobs
 from common.ledger import Connection, batches, table
-from common.ledger.ranges import Ticket
-from common.ledger.table import record_dtype
+from common.ledger.table import Closed, record_dtype
 from common.statistics import Moments, merge, moments
 
 log = structlog.get_logger()
@@ -63,11 +63,24 @@ def rebuild(connection: Connection, app: Celery, place: Path, spec: BatchSpec) -
     batches.set_statistics(connection, spec.id, _keep_only(connection, spec, done))
     outputs.prepare(_root(place, spec), spec)
     completed = int(done.sum())
+    noted = outputs.read_control(place)
+    root = _root(place, spec)
     _, offered = batches.submit(
-        connection, spec, idempotency_key=spec.key, key_seconds=0, completed=completed, ranges=ranges
+        connection,
+        _as_changed(spec, noted),
+        idempotency_key=spec.key,
+        key_seconds=0,
+        completed=completed,
+        ranges=ranges,
+        closed=[Closed(low, count, JobState.CANCELLED, Reason.NONE) for low, count in noted.get("cancelled", [])],
+        outcomes={
+            on: outputs.outcome(root, on)
+            for _, on in spec.dependency
+            if not batches.exists(connection, on) and not _is_unfinished(root, on)
+        },
     )
     batches.raise_last_id(connection, spec.id)
-    queue.publish(app, [Ticket(spec.id, *span) for span in offered])
+    queue.publish(app, offered)
     log.warning("batch.rebuilt", batch=spec.id, kept=completed, missing=spec.jobs - completed)
     return completed
 
@@ -87,7 +100,7 @@ def _unfinished(root: Path) -> Iterator[tuple[Path, BatchSpec]]:
     own = outputs.read_spec(root)
     if own is not None and not (root / outputs.SUMMARY_NAME).exists():
         yield root, own
-    for place in sorted(root.iterdir()):
+    for place in sorted(root.iterdir(), key=lambda entry: (len(entry.name), entry.name)):
         spec = outputs.read_spec(place) if outputs.BATCH_NAME.fullmatch(place.name) else None
         if spec is not None and not spec.startup and not (place / outputs.SUMMARY_NAME).exists():
             yield place, spec
@@ -98,17 +111,13 @@ def _read_back(connection: Connection, place: Path, spec: BatchSpec) -> np.ndarr
 
     A power cut can leave an empty or a torn file where nothing was synced: what cannot be read is not done.
     """
-    done = np.zeros(spec.jobs, dtype=bool)
-    with os.scandir(place) as entries:
-        for entry in entries:
-            match = outputs.JOB_NAME.fullmatch(entry.name)
-            if match and int(match[1]) <= spec.jobs:
-                done[int(match[1]) - 1] = True
+    store = results.open_store(place, spec)
+    done = store.present(spec.jobs)
     for start in range(0, spec.jobs, CHUNK_JOBS):
         chunk = done[start : start + CHUNK_JOBS]
         records = np.zeros(len(chunk), dtype=record_dtype(Jobs.outputs))
         for position in np.flatnonzero(chunk):
-            values = _values(place, start + int(position) + 1, Jobs.outputs)
+            values = _values(store, start + int(position) + 1, Jobs.outputs)
             chunk[position] = values is not None
             for name, value in zip(Jobs.outputs, values or (), strict=False):
                 records[position][f"out:{name}"] = value
@@ -133,16 +142,26 @@ def _keep_only(connection: Connection, spec: BatchSpec, kept: np.ndarray) -> dic
     return found
 
 
-def _values(place: Path, index: int, names: Sequence[str]) -> tuple[float, ...] | None:
-    path = place / outputs.job_name(index)
+def _values(store: results.Store, index: int, names: Sequence[str]) -> tuple[float, ...] | None:
     try:
-        # A file that was cut short may still look like a row: 552,5 of 552,55.2.
-        if not path.read_bytes().endswith(b"\r\n"):
-            return None
-        row = next(outputs.read_rows(path))
-        return tuple(float(row[name]) for name in names)
-    except (OSError, ValueError, TypeError, KeyError, StopIteration):
+        row = results.parse(store.read(index) or b"")
+        return None if row is None else tuple(float(row[name]) for name in names)
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _as_changed(spec: BatchSpec, noted: dict[str, Any]) -> BatchSpec:
+    """The specification with the hold, throttle and priority that it had last."""
+    return replace(
+        spec,
+        hold=bool(noted.get("held", spec.hold)),
+        throttle=int(noted.get("throttle", spec.throttle)),
+        priority=int(noted.get("priority", spec.priority)),
+    )
+
+
+def _is_unfinished(root: Path, batch_id: int) -> bool:
+    return any(spec.id == batch_id for _, spec in _unfinished(root))
 
 
 def _root(place: Path, spec: BatchSpec) -> Path:

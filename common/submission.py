@@ -5,6 +5,7 @@ after it leaves ranges without messages, which the housekeeper publishes.
 """
 
 from pathlib import Path
+from typing import Any
 
 import structlog
 from celery import Celery
@@ -13,11 +14,12 @@ from kombu.exceptions import OperationalError
 from common import outputs, queue, recovery
 from common.batch import BatchSpec, check
 from common.errors import Conflict, InvalidInput, StorageUnavailable
-from common.ledger import Connection, batches
+from common.ledger import Connection, batches, control
 from common.ledger.batches import BatchView
-from common.ledger.ranges import Ticket
+from common.options import DEFAULTS, Options
 from common.seeds import draw_seed
 from common.settings import Settings
+from common.simulations import simulation
 
 log = structlog.get_logger()
 
@@ -38,6 +40,7 @@ class Submitter:
         seed: int | None = None,
         *,
         job_seconds: float = 0.0,
+        options: Options | None = None,
         startup: bool = False,
         idempotency_key: str = "",
         key_seconds: int = batches.IDEMPOTENCY_SECONDS,
@@ -48,7 +51,8 @@ class Submitter:
         """
         check(jobs, seed, job_seconds)
         if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
-            return self._known(known, jobs, seed, job_seconds)
+            return self._known(known, jobs, seed, job_seconds, options)
+        self._check_options(jobs, options or DEFAULTS)
         batch_id = batches.new_id(self._connection)
         if outputs.taken(self._root, batch_id):
             # Redis is younger than the volume.
@@ -60,6 +64,7 @@ class Submitter:
             job_seconds=job_seconds,
             startup=startup,
             key=idempotency_key,
+            **_fields(options or DEFAULTS, jobs),
         )
         try:
             outputs.prepare(self._root, spec)
@@ -72,23 +77,43 @@ class Submitter:
         if accepted != spec.id:
             # Another request with the same key was faster: what was prepared for this one is no batch.
             outputs.discard(self._root, spec)
-            return self._known(accepted, jobs, seed, job_seconds)
+            return self._known(accepted, jobs, seed, job_seconds, options)
         try:
-            queue.publish(self._app, [Ticket(accepted, *span) for span in ranges])
+            queue.publish(self._app, ranges)
         except OperationalError as error:
             # The batch is accepted: what the ledger holds is published by the housekeeper.
             log.warning("publish.failed", batch=accepted, error=str(error))
         log.info("batch.submitted", batch=accepted, jobs=jobs, seed=spec.seed)
         return spec
 
-    def _known(self, batch_id: int, jobs: int, seed: int | None, job_seconds: float) -> BatchSpec:
+    def _known(
+        self, batch_id: int, jobs: int, seed: int | None, job_seconds: float, options: Options | None
+    ) -> BatchSpec:
         spec = batches.view(self._connection, batch_id).spec
-        if (spec.jobs, spec.job_seconds) != (jobs, job_seconds) or seed not in (None, spec.seed):
+        given = {"jobs": jobs, "job_seconds": job_seconds, **_fields(options or DEFAULTS, jobs)}
+        other = [name for name, value in given.items() if getattr(spec, name) != value]
+        if seed not in (None, spec.seed):
+            other.append("seed")
+        if other:
             raise Conflict(
-                f"This Idempotency-Key belongs to batch {spec.id}, which has other jobs, job_seconds or another seed.",
+                f"This Idempotency-Key belongs to batch {spec.id}, which has another {' and another '.join(other)}.",
                 field="Idempotency-Key",
             )
         return spec
+
+    def _check_options(self, jobs: int, options: Options) -> None:
+        simulation(options.simulation, options.parameters)
+        if sum(kind == "aftercorr" for kind, _ in options.dependency) > 1:
+            raise InvalidInput("dependency: aftercorr can name one batch only", field="dependency")
+        for kind, on in options.dependency:
+            if not batches.exists(self._connection, on):
+                raise InvalidInput(f"dependency: there is no batch {on}", field="dependency")
+            size = batches.view(self._connection, on).spec.jobs
+            if kind == "aftercorr" and size != jobs:
+                raise InvalidInput(
+                    f"dependency: aftercorr needs batches of one size; batch {on} has {size} jobs, this one {jobs}",
+                    field="dependency",
+                )
 
     def start_up(self, settings: Settings, key: str) -> BatchSpec:
         """The start-up batch of ``key``, which stands for one life of a container: submitted once, however often.
@@ -112,7 +137,7 @@ class Submitter:
                     batches.remember(self._connection, key, current.spec.id)
                     log.info("startup.taken_over", batch=current.spec.id)
                     return current.spec
-                cancelled = batches.cancel(self._connection, current.spec.id)
+                cancelled, _ = control.cancel(self._connection, current.spec.id)
                 log.warning("startup.replaced", batch=current.spec.id, cancelled_jobs=cancelled)
             self._archive()
             return self.submit(
@@ -161,3 +186,8 @@ class Submitter:
         moved = outputs.archive_startup(self._root)
         if moved:
             log.info("startup.archived", batch=moved[0], files=moved[1], to=str(self._root / str(moved[0])))
+
+
+def _fields(options: Options, jobs: int) -> dict[str, Any]:
+    """The options as fields of a specification."""
+    return {**options.model_dump(), "max_fails": options.most_fails(jobs)}

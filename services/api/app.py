@@ -4,11 +4,13 @@ from flask import Flask
 
 from common import queue
 from common import settings as settings_module
+from common.control import Controller
 from common.ledger import Connection
 from common.settings import Settings
 from common.submission import Submitter
-from services.api import batches, files, health, jobs, page, problems, security
+from services.api import batches, control, files, health, jobs, page, problems, security
 from services.api.state import ApiState
+from services.api.stores import Stores
 
 # Longer than a pause of Redis that a user would not notice, shorter than a user's patience.
 REDIS_TIMEOUT_SECONDS = 2.0
@@ -18,15 +20,17 @@ def create_app(settings: Settings | None = None) -> Flask:
     """Make the app; opens no connection. Without settings they are read from the environment."""
     configured = settings or settings_module.load()
     connection = Connection(configured.broker_url, timeout_seconds=REDIS_TIMEOUT_SECONDS, retries=1)
-    submitter = Submitter(connection, queue.make_app(configured.broker_url), configured.output_dir)
+    courier = queue.make_app(configured.broker_url)
+    submitter = Submitter(connection, courier, configured.output_dir)
+    controller = Controller(connection, courier, configured.output_dir)
 
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = 1_000_000
-    app.extensions["batchsim"] = ApiState(configured, connection, submitter)
+    app.extensions["batchsim"] = ApiState(configured, connection, submitter, controller, Stores())
     app.extensions["health"] = health.Health(configured)
     problems.register(app)
     security.register(app, configured.api_token.get_secret_value())
-    for module in (health, jobs, batches, files, page):
+    for module in (health, jobs, batches, control, files, page):
         app.register_blueprint(module.blueprint)
     return app

@@ -10,6 +10,9 @@ from common.errors import InvalidInput
 from common.jobs import Jobs
 from common.ledger import batches
 from common.ledger.batches import BatchView
+from common.options import Options, read_options
+from common.simulations import random_numbers
+from services.api.body import json_body
 from services.api.jobs import DEFAULT_LIMIT, MAX_LIMIT, job_rows, number
 from services.api.state import state
 
@@ -28,8 +31,13 @@ def submit() -> ResponseReturnValue:
     jobs, seed = _integer(body, "jobs"), _integer(body, "seed")
     if jobs is None:
         raise InvalidInput('jobs is missing: send {"jobs": 1000}', field="jobs")
+    options = read_options({name: value for name, value in body.items() if name not in FIELDS})
+    if options.parameters and options.simulation == random_numbers.NAME:
+        raise InvalidInput(
+            f"parameters: {random_numbers.NAME} has none; name a simulation that has", field="parameters"
+        )
     spec = state().submitter.submit(
-        jobs, seed, job_seconds=_seconds(body), idempotency_key=f"http:{key}" if key else ""
+        jobs, seed, job_seconds=_seconds(body), options=options, idempotency_key=f"http:{key}" if key else ""
     )
     where = url_for("batches.show", batch=spec.id)
     return {"id": spec.id, "jobs": spec.jobs, "seed": spec.seed, "url": where}, 202, {"Location": where}
@@ -65,6 +73,7 @@ def show(batch: int) -> ResponseReturnValue:
             }
             for name, values in found.items()
         },
+        "options": {name: getattr(view.spec, name) for name in Options.model_fields},
         "crashes": view.crashes,
         "failures": {str(job): text for job, text in sorted(failures.items())[:20]},
     }
@@ -97,6 +106,11 @@ def _brief(view: BatchView) -> dict[str, Any]:
         "seed": spec.seed,
         "simulation": spec.simulation,
         "startup": spec.startup,
+        "partition": spec.partition,
+        "priority": view.priority,
+        "throttle": view.throttle,
+        "held": view.held,
+        "output_mode": spec.output_mode,
         "counters": {job.name: view.counters[job] for job in JobState if view.counters[job]},
         "done": view.done,
         "created": view.created,
@@ -107,15 +121,13 @@ def _brief(view: BatchView) -> dict[str, Any]:
 
 
 def _body() -> dict[str, Any]:
-    try:
-        body = request.get_json()
-    except RecursionError:
-        raise InvalidInput("The body is nested too deeply") from None
+    body = json_body()
     if not isinstance(body, dict):
         raise InvalidInput('The body must be a JSON object such as {"jobs": 1000}', field="body")
-    unknown = sorted(set(body) - set(FIELDS))
+    known = (*FIELDS, *Options.model_fields)
+    unknown = sorted(set(body) - set(known))
     if unknown:
-        raise InvalidInput(f"{unknown[0]} is not a field; there are {', '.join(FIELDS)}", field=unknown[0])
+        raise InvalidInput(f"{unknown[0]} is not a field; there are {', '.join(known)}", field=unknown[0])
     return body
 
 

@@ -6,12 +6,12 @@ from typing import Any
 from flask import Blueprint, current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from common.batch import JobState
+from common.batch import JobState, Reason
 from common.errors import InvalidInput
 from common.jobs import Jobs
 from common.ledger import batches, workers
 from common.ledger.batches import BatchView
-from common.ledger.table import read, record_dtype
+from common.ledger.table import page, record_dtype
 from common.outputs import job_name
 from services.api.state import ApiState, state
 
@@ -35,7 +35,7 @@ def jobs() -> ResponseReturnValue:
     view = state().submitter.current()
     if view is None:
         return {"batch": None, "num_jobs": 0, "offset": offset, "limit": limit, "next": None, "jobs": []}
-    page = list(job_rows(state(), view, offset, limit))
+    rows = list(job_rows(state(), view, offset, limit))
     more = offset + limit < view.spec.jobs
     return {
         "batch": view.spec.id,
@@ -44,7 +44,7 @@ def jobs() -> ResponseReturnValue:
         "offset": offset,
         "limit": limit,
         "next": url_for("jobs.jobs", offset=offset + limit, limit=limit) if more else None,
-        "jobs": page,
+        "jobs": rows,
     }
 
 
@@ -65,17 +65,18 @@ def job_rows(api: ApiState, view: BatchView, offset: int, limit: int) -> Iterato
     size = min(limit, max(0, spec.jobs - offset))
     if not size:
         return
-    records = read(api.connection, spec.id, offset + 1, size, record_dtype(Jobs.outputs))
+    records = page(api.connection, spec.id, offset + 1, size, record_dtype(Jobs.outputs))
     running = batches.running_jobs(api.connection, spec.id)
     slots = workers.slot_names(api.connection)
     own = spec.startup and batches.startup_id(api.connection) == spec.id
-    cancelled = bool(view.counters[JobState.CANCELLED])
     for index, record in enumerate(records, offset + 1):
         job = JobState(int(record["state"]))
         if job is JobState.PENDING:
-            job = JobState.RUNNING if index in running else JobState.CANCELLED if cancelled and view.ended else job
+            job = JobState.RUNNING if index in running else job
         row: dict[str, Any] = {"id": f"{spec.id}_{index}", "index": index, "state": job.name}
-        if int(record["state"]):
+        if record["reason"]:
+            row["reason"] = Reason(int(record["reason"])).name
+        if record["started"]:
             row |= {"attempt": int(record["attempt"]), "slot": slots.get(int(record["slot"]))}
             row |= {"started": float(record["started"]), "elapsed_seconds": float(record["elapsed"])}
         if job is JobState.COMPLETED:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from flask import current_app
 
+from common.control import Controller
 from common.ledger import Connection
 from common.settings import Settings
 from common.submission import Submitter
+from services.api.stores import Stores
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,8 @@ class ApiState:
     settings: Settings
     connection: Connection
     submitter: Submitter
+    controller: Controller
+    stores: Stores
 
 
 def state() -> ApiState:

@@ -1,0 +1,208 @@
+"""The verbs of the command line that talk to a server: submit, look, watch, and act on batches."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
+
+import click
+
+from batchsim.client import Client
+from common.indices import parse_id
+from common.options import Options
+
+EXIT_FAILED = 1
+WATCH_SECONDS = 0.5
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class BatchId(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
+    """A whole batch's id. No click.INT: to Python 7_42 is seven hundred and forty-two."""
+
+    name = "batch"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        if isinstance(value, int):
+            return value
+        batch, jobs = parse_id(value)
+        if jobs:
+            self.fail(f"{value!r} names jobs; this is done to a whole batch, such as {batch}", param, ctx)
+        return batch
+
+
+BATCH = BatchId()
+
+
+def server_options(function: F) -> F:
+    """Give a verb the options that say which server it talks to."""
+    function = click.option(
+        "--token", envvar="API_TOKEN", default="", help="the server's API_TOKEN; better given by the environment"
+    )(function)
+    return click.option(
+        "--url", envvar="BATCHSIM_URL", default="http://127.0.0.1:8080", show_default=True, help="the server"
+    )(function)
+
+
+def batch_options(function: F) -> F:
+    """Give a verb one option per field of :class:`Options`; what was not given is left to the server."""
+    for name, field in reversed(Options.model_fields.items()):
+        flag = f"--{name.replace('_', '-')}"
+        if field.annotation is bool:
+            option = click.option(flag, name, is_flag=True, default=None, help=field.description)
+        elif name == "parameters":
+            option = click.option("--param", name, multiple=True, metavar="NAME=VALUE", help="a parameter; repeatable")
+        else:
+            kind = field.annotation if field.annotation in (int, float) else str
+            choices = get_args(field.annotation) if name == "output_mode" else ()
+            given = click.Choice(choices) if choices else kind
+            option = click.option(flag, name, type=given, default=None, help=field.description)
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.option("--jobs", type=int, required=True, help="number of jobs")
+@click.option("--seed", type=int, help="seed; without one a random one is drawn")
+@click.option("--job-seconds", type=float, default=0.0, help="time that each job waits first, s")
+@click.option("--idempotency-key", default="", help="the same key gives the same batch, however often it is sent")
+@click.option("--watch", "then_watch", is_flag=True, help="watch it to its end")
+@batch_options
+@server_options
+def submit(
+    jobs: int,
+    seed: int | None,
+    job_seconds: float,
+    idempotency_key: str,
+    then_watch: bool,
+    url: str,
+    token: str,
+    parameters: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Submit a batch to a server; prints its id."""
+    client = Client(url, token)
+    given = {name: value for name, value in options.items() if value is not None}
+    if parameters:
+        given["parameters"] = dict(_parameter(text) for text in parameters)
+    accepted = client.submit(jobs, seed, job_seconds=job_seconds, idempotency_key=idempotency_key, **given)
+    click.echo(str(accepted["id"]))
+    if then_watch:
+        sys.exit(watch_batch(client, accepted["id"]))
+
+
+def _parameter(text: str) -> tuple[str, float]:
+    name, separator, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        wrong = "is not NAME=VALUE" if not separator else f"{value!r} is not a number"
+        raise click.BadParameter(f"{text}: {wrong}", param_hint="--param") from None
+
+
+@click.command()
+@click.argument("batch", type=BATCH)
+@server_options
+def show(batch: int, url: str, token: str) -> None:
+    """Show a batch of a server as JSON: state, counters, progress, statistics."""
+    click.echo(json.dumps(Client(url, token).batch(batch), indent=2))
+
+
+@click.command()
+@click.argument("batch", type=BATCH)
+@server_options
+def watch(batch: int, url: str, token: str) -> None:
+    """Watch a batch of a server to its end; exit code 0 when every job completed."""
+    sys.exit(watch_batch(Client(url, token), batch))
+
+
+def watch_batch(client: Client, batch: int) -> int:
+    """Print a line whenever the batch has moved; returns the exit code."""
+    last = ""
+    while True:
+        seen = client.batch(batch)
+        line = f"batch {batch}: {seen['state']}, {seen['done']:,} of {seen['jobs']:,} jobs"
+        if line != last:
+            click.echo(line)
+            last = line
+        if seen["finished"]:
+            return 0 if seen["state"] == "COMPLETED" else EXIT_FAILED
+        time.sleep(WATCH_SECONDS)
+
+
+@click.command()
+@click.argument("id")
+@click.option(
+    "--state", type=click.Choice(["PENDING", "RUNNING"], case_sensitive=False), help="only jobs in this state"
+)
+@server_options
+def cancel(id: str, state: str | None, url: str, token: str) -> None:  # noqa: A002 - what the user types
+    """Cancel a batch (7), a job (7_42) or some (7_[1-9,20]) of a server; jobs that run are stopped."""
+    batch, jobs = parse_id(id)
+    body = ({"jobs": jobs} if jobs else {}) | ({"state": state} if state else {})
+    seen = Client(url, token).act(batch, "cancel", **body)
+    click.echo(f"batch {batch}: {_jobs(seen['cancelled'])} cancelled; it is {seen['state']}")
+
+
+@click.command()
+@click.argument("batch", type=BATCH)
+@server_options
+def hold(batch: int, url: str, token: str) -> None:
+    """Start no more jobs of a batch; those that run go on to their end."""
+    click.echo(f"batch {batch}: {Client(url, token).act(batch, 'hold')['state']}")
+
+
+@click.command()
+@click.argument("batch", type=BATCH)
+@server_options
+def release(batch: int, url: str, token: str) -> None:
+    """Let a held batch go on."""
+    click.echo(f"batch {batch}: {Client(url, token).act(batch, 'release')['state']}")
+
+
+@click.command()
+@click.argument("batch", type=BATCH)
+@click.option("--throttle", type=int, help="most jobs that run at a time; 0: no limit")
+@click.option("--priority", type=int, help="batches with a higher one go first")
+@server_options
+def update(batch: int, throttle: int | None, priority: int | None, url: str, token: str) -> None:
+    """Change a batch's throttle or priority while it runs."""
+    given = {"throttle": throttle, "priority": priority}
+    seen = Client(url, token).update(batch, **{name: value for name, value in given.items() if value is not None})
+    click.echo(f"batch {batch}: {seen['state']}, throttle {seen['throttle']}, priority {seen['priority']}")
+
+
+@click.command()
+@click.argument("batch", type=BATCH)
+@click.option("--state", "states", multiple=True, help="jobs in this state; repeatable [default: all that failed]")
+@click.option("--missing", is_flag=True, help="jobs that completed and whose CSV is gone")
+@server_options
+def requeue(batch: int, states: tuple[str, ...], missing: bool, url: str, token: str) -> None:
+    """Run jobs of a batch again, with the same seeds and one more attempt."""
+    body: dict[str, Any] = ({"states": list(states)} if states else {}) | ({"missing": True} if missing else {})
+    seen = Client(url, token).act(batch, "requeue", **body)
+    click.echo(f"batch {batch}: {_jobs(seen['requeued'])} to run again; it is {seen['state']}")
+
+
+@click.command()
+@click.argument("id")
+@server_options
+def explain(id: str, url: str, token: str) -> None:  # noqa: A002 - what the user types
+    """Say why a batch (7) or a job (7_42) waits, failed, or ran twice, and what to do."""
+    batch, job = parse_id(id)
+    if job and not job.isdecimal():
+        raise click.BadParameter("one job at a time, such as 7_42", param_hint="ID")
+    said = Client(url, token).explain(batch, int(job) if job else None)
+    click.echo(f"{said['id']} is {said['state']}" + (f" ({said['reason']})" if said["reason"] else ""))
+    for line in said["details"]:
+        click.echo("  " + line.replace("\n", "\n    "))
+    click.echo(f"  What to do: {said['advice']}")
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
+
+
+VERBS = (submit, show, watch, cancel, hold, release, update, requeue, explain)

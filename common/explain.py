@@ -1,0 +1,177 @@
+"""Why a batch or a job waits, failed or ran twice, and what to do: from the ledger alone."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from common.batch import FAILED_STATES, BatchSpec, JobState, Reason
+from common.errors import InvalidInput
+from common.jobs import Jobs
+from common.ledger import Connection, batches, control, keys, ranges, table
+from common.ledger.batches import BatchView
+from common.ledger.table import record_dtype
+from common.waiting import Explanation, dependencies, explain_waiting, jobs_text, time_text
+
+CHUNK_JOBS = 2**16
+MOST_EXAMPLES = 5
+
+ADVICE = {
+    "NonZeroExitCode": "see the error; once its cause is mended: `batchsim requeue {id}`",
+    "CrashLimit": "the job ends its own process: look for it there; once that is mended: `batchsim requeue {id}`",
+    "CANCELLED": "nothing; or, to run it after all: `batchsim requeue {id} --state CANCELLED`",
+    "RUNNING": "wait: `batchsim watch {id}`",
+}
+
+
+def explain_batch(connection: Connection, batch_id: int) -> Explanation:
+    """Why the batch waits, runs, or ended as it did. Raises :class:`common.errors.NotFound`."""
+    view = batches.view(connection, batch_id)
+    found = Explanation(str(batch_id), view.state)
+    if view.ended:
+        _explain_end(connection, view, found)
+    else:
+        found.advice = ADVICE["RUNNING"].format(id=batch_id)
+        if view.counters[JobState.PENDING]:
+            explain_waiting(connection, view, found)
+        found.details += _holders(connection, batch_id)
+    if view.crashes:
+        times = "once" if view.crashes == 1 else f"{view.crashes} times"
+        found.details.append(f"Processes or workers were lost {times} while they ran it.")
+    return found
+
+
+def explain_job(connection: Connection, batch_id: int, index: int) -> Explanation:
+    """Why one job waits, failed, or ran more than once. Raises ``NotFound`` and :class:`InvalidInput`."""
+    view = batches.view(connection, batch_id)
+    if not 1 <= index <= view.spec.jobs:
+        raise InvalidInput(f"job is {index}; batch {batch_id} has jobs from 1 to {view.spec.jobs}", field="job")
+    record = table.page(connection, batch_id, index, 1, record_dtype(Jobs.outputs))[0]
+    state = JobState(int(record["state"]))
+    found = Explanation(f"{batch_id}_{index}", state.name)
+    if state.terminal:
+        found.reason = Reason(int(record["reason"])).name if record["reason"] else ""
+        found.details += _ending(view.spec, record, batches.failures(connection, batch_id).get(index, ""))
+        _advise_ended(connection, view, found)
+    else:
+        _explain_open(connection, view, index, found)
+    found.details += _history(connection, batch_id, index, state)
+    return found
+
+
+def _explain_end(connection: Connection, view: BatchView, found: Explanation) -> None:
+    counts: dict[tuple[int, int], int] = {}
+    examples: dict[tuple[int, int], list[int]] = {}
+    dtype = record_dtype(Jobs.outputs)
+    for first in range(1, view.spec.jobs + 1, CHUNK_JOBS):
+        count = min(CHUNK_JOBS, view.spec.jobs - first + 1)
+        records = table.page(connection, view.spec.id, first, count, dtype)
+        key = records["state"].astype(np.int64) * 256 + records["reason"]
+        for value in np.unique(key):
+            which = np.flatnonzero(key == value)
+            pair = (int(value) // 256, int(value) % 256)
+            counts[pair] = counts.get(pair, 0) + len(which)
+            examples.setdefault(pair, []).extend(int(i) + first for i in which[:MOST_EXAMPLES])
+    for (state, reason), count in sorted(counts.items(), key=lambda item: -item[1]):
+        name, why = JobState(state).name, Reason(reason).name if reason else ""
+        shown = ", ".join(f"{view.spec.id}_{index}" for index in examples[state, reason][:MOST_EXAMPLES])
+        more = " …" if count > MOST_EXAMPLES else ""
+        found.details.append(f"{jobs_text(count)} {name}{f' ({why})' if why else ''}: {shown}{more}")
+        if not found.reason and why:
+            found.reason = why
+    for index, text in sorted(batches.failures(connection, view.spec.id).items())[:1]:
+        last = (text.strip().splitlines() or [""])[-1]
+        found.details.append(f"First error, of job {view.spec.id}_{index}: {last}")
+    _advise_ended(connection, view, found)
+
+
+def _advise_ended(connection: Connection, view: BatchView, found: Explanation) -> None:
+    """What to do about jobs that ended like this."""
+    spec, batch = view.spec, view.spec.id
+    again = f"`batchsim submit --jobs {spec.jobs} --seed {spec.seed}"
+    if found.reason == "TimeLimit":
+        limit = f"{again} --time-limit-seconds {spec.time_limit_seconds * 2:g}`"
+        found.advice = f"submit it with a higher limit, and its other options as they were: {limit}"
+    elif found.reason == "OutOfMemory":
+        limit = f"{again} --memory-limit-mb {spec.memory_limit_mb * 2}`"
+        found.advice = f"submit it with a higher limit, and its other options as they were: {limit}"
+    elif found.reason == "MaxFails":
+        failed = (JobState.ABORTED, *FAILED_STATES)
+        states = "".join(f" --state {state.name}" for state in failed if view.counters[state])
+        found.advice = f"see why the others failed: `batchsim explain {batch}`; then `batchsim requeue {batch}{states}`"
+    elif found.reason == "DependencyNeverSatisfied":
+        found.details += [text for text, _ in dependencies(connection, batch, spec.dependency)]
+        found.advice = f"once they can be met: `batchsim requeue {batch} --state CANCELLED`"
+    else:
+        found.advice = ADVICE.get(found.reason or found.state, "nothing").format(id=batch)
+
+
+def _holders(connection: Connection, batch_id: int) -> Iterator[str]:
+    rows = []
+    for token in connection.command("ZRANGE", keys.LEASES, 0, -1):
+        batch, slot, first, count = connection.command(
+            "HMGET", keys.leased_range(token.decode()), "batch", "slot", "first", "count"
+        )
+        if batch is not None and int(batch) == batch_id and slot is not None:
+            rows.append(f"Slot {slot.decode()} works on jobs {int(first)}-{int(first) + int(count) - 1}.")
+    yield from rows[:MOST_EXAMPLES]
+    if len(rows) > MOST_EXAMPLES:
+        yield f"So do {len(rows) - MOST_EXAMPLES} other slots on others."
+
+
+def _ending(spec: BatchSpec, record: np.void, error: str) -> Iterator[str]:
+    if record["started"]:
+        yield (
+            f"Attempt {int(record['attempt'])} began at {time_text(float(record['started']))} "
+            f"and took {float(record['elapsed']):.3g} s."
+        )
+    if record["signal"]:
+        yield f"Its process was ended by signal {int(record['signal'])}."
+    if record["reason"] == Reason.TimeLimit:
+        yield f"The time limit is {spec.time_limit_seconds:g} s."
+    if record["reason"] == Reason.OutOfMemory:
+        yield f"The memory limit is {spec.memory_limit_mb} MB."
+    if record["reason"] == Reason.MaxFails:
+        yield f"More than {spec.max_fails} jobs failed, so the rest of the batch was given up before this one ran."
+    if error:
+        yield f"Error: {error.strip()}"
+    elif JobState(int(record["state"])) in FAILED_STATES:
+        yield "Its error text was not kept; only the first thousand of a batch are."
+
+
+def _explain_open(connection: Connection, view: BatchView, index: int, found: Explanation) -> None:
+    """A job without an end: which range it is in says why."""
+    mine = next((r for r in ranges.open_ranges(connection, view.spec.id) if r.first <= index < r.first + r.count), None)
+    slot, since = (None, None) if mine is None else connection.command(
+        "HMGET", keys.leased_range(mine.token), "slot", "since"
+    )  # fmt: skip
+    if mine is None or not slot or connection.command("ZSCORE", keys.LEASES, mine.token) is None:
+        explain_waiting(connection, view, found, mine.token if mine is not None else "")
+        return
+    reported = f"it reports after each slice, last at {time_text(float(since or 0))}"
+    if index == mine.first:
+        found.state = "RUNNING"
+        found.details.append(f"Slot {slot.decode()} is at it, or soon after it: {reported}.")
+        found.advice = f"wait, or stop it: `batchsim cancel {found.id}`"
+        return
+    found.details.append(
+        f"Slot {slot.decode()} has it in hand, {jobs_text(index - mine.first)} further on: {reported}."
+    )
+    found.advice = ADVICE["RUNNING"].format(id=view.spec.id)
+
+
+def _history(connection: Connection, batch_id: int, index: int, state: JobState) -> list[str]:
+    """What happened to the job; the end of an interval that it was in, but had ended before, did not happen to it."""
+    found: list[str] = []
+    open_again = not state.terminal or state is JobState.COMPLETED
+    for event in reversed(control.events(connection, batch_id)):
+        if not event["first"] <= index < event["first"] + event["count"]:
+            continue
+        word = event["kind"].split()[0]
+        if word in ("CANCELLED", "ABORTED") and (open_again or word != state.name):
+            continue
+        if word == "requeued,":
+            state = JobState[event["kind"].split()[-1]]
+            open_again = False
+        who = f": {event['who']}" if event["who"] else ""
+        found.append(f"{time_text(event['at'])} {event['kind'].strip()}{who}")
+    return found[::-1]

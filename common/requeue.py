@@ -1,0 +1,67 @@
+"""Which jobs of a batch run again: runs of neighbours in one state, from the job table and, if asked, the results."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from common import results
+from common.batch import JobState
+from common.errors import InvalidInput
+from common.jobs import Jobs
+from common.ledger import Connection, table
+from common.ledger.batches import BatchView
+from common.ledger.control import Run
+from common.ledger.table import SEGMENT_JOBS, record_dtype
+from common.statistics import Moments, merge, moments
+
+CHUNK_JOBS = 2**16
+
+
+class Plan:
+    """Which jobs of a batch a requeue runs again, as runs of equal state within a table segment."""
+
+    def __init__(
+        self, connection: Connection, view: BatchView, place: Path, states: Sequence[JobState], *, missing: bool
+    ) -> None:
+        unfit = [state.name for state in states if not state.terminal or state is JobState.COMPLETED]
+        if unfit:
+            raise InvalidInput(f"jobs that are {unfit[0]} are not run again", field="states")
+        self._connection = connection
+        self._spec = view.spec
+        self._states = states
+        self._store = results.open_store(place, view.spec) if missing else None
+        #: Statistics of the completed jobs that stay; complete once all runs were taken.
+        self.kept: dict[str, Moments] = {}
+
+    def runs(self) -> Iterator[Run]:
+        """The runs, in the order of the jobs."""
+        dtype = record_dtype(Jobs.outputs)
+        for first in range(1, self._spec.jobs + 1, CHUNK_JOBS):
+            count = min(CHUNK_JOBS, self._spec.jobs - first + 1)
+            records = table.page(self._connection, self._spec.id, first, count, dtype)
+            chosen = np.isin(records["state"], [int(state) for state in self._states])
+            completed = records["state"] == JobState.COMPLETED
+            if self._store is not None:
+                lost = np.zeros(count, dtype=bool)
+                for position in np.flatnonzero(completed):
+                    lost[position] = results.parse(self._store.read(first + int(position)) or b"") is None
+                chosen |= lost
+            stay = completed & ~chosen
+            for name in Jobs.outputs if stay.any() else ():
+                self.kept[name] = merge(self.kept.get(name), moments(records[f"out:{name}"][stay]))
+            yield from _equal_runs(first, records, chosen)
+
+
+def _equal_runs(first: int, records: np.ndarray, chosen: np.ndarray) -> Iterator[Run]:
+    """Runs of chosen jobs with the same state and reason; the attempts are the most of any of them."""
+    key = np.where(chosen, records["state"].astype(np.int32) * 256 + records["reason"], -1)
+    edges = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1], [True])))
+    for low, high in pairwise(edges):
+        if key[low] >= 0:
+            attempts = int(records["attempt"][low:high].max())
+            yield first + int(low), int(high - low), JobState(int(key[low]) // 256), attempts
+
+
+assert SEGMENT_JOBS % CHUNK_JOBS == 0, "a run must lie within one segment"

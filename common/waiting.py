@@ -1,0 +1,152 @@
+"""Why jobs wait: held, dependencies, throttle, retries, priority, slots; from the ledger alone."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from common.batch import JobState
+from common.ledger import Connection, batches, keys, workers
+from common.ledger.batches import BatchView
+from common.ledger.ranges import DEFAULT_PARTITION
+
+MOST_PRIORITY = 100
+
+Standing = Literal["met", "open", "never"]
+
+
+@dataclass
+class Explanation:
+    """What there is to say: the state, Slurm's word for the reason, sentences, and the next step."""
+
+    id: str
+    state: str
+    reason: str = ""
+    details: list[str] = field(default_factory=list)
+    advice: str = "nothing"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def explain_waiting(connection: Connection, view: BatchView, found: Explanation, token: str = "") -> None:
+    """Why pending jobs are not running: those of the range ``token``, or the batch's in general."""
+    spec, running = view.spec, view.counters[JobState.RUNNING]
+    waiting = int(connection.command("ZCARD", keys.ranges(spec.id)))
+    if view.held:
+        found.reason, found.advice = "JobHeldUser", f"`batchsim release {spec.id}`"
+        found.details.append(
+            f"It is held: none of its jobs is started until it is released; {jobs_text(running)} still at work."
+        )
+    elif view.unmet:
+        _explain_dependency(connection, view, found, spec.dependency)
+    elif _is_in(connection, keys.blocked(spec.id), token, waiting):
+        _explain_dependency(connection, view, found, [pair for pair in spec.dependency if pair[0] == "aftercorr"])
+    elif _is_in(connection, keys.parked(spec.id), token, waiting):
+        first = [token] if token else connection.command("ZRANGE", keys.parked(spec.id), 0, 0)
+        parked = float((first and connection.command("ZSCORE", keys.parked(spec.id), first[0])) or 0)
+        found.reason, found.advice = "BeginTime", f"wait: jobs that failed are tried again up to {spec.retries} times"
+        found.details.append(f"It failed, and is tried again from {time_text(parked)} on." if token else
+                             f"Its failed jobs are tried again from {time_text(parked)} on.")  # fmt: skip
+    elif view.throttle and running >= view.throttle:
+        found.reason = "JobArrayTaskLimit"
+        found.advice = f"wait, or `batchsim update {spec.id} --throttle {view.throttle * 2}`; 0 is no limit"
+        found.details.append(f"{jobs_text(running)} of it at work, and its throttle is {view.throttle}.")
+    elif not waiting:
+        found.details.append("All of its jobs are in the hands of slots, which take one after the other.")
+    else:
+        _explain_resources(connection, view, found)
+
+
+def _is_in(connection: Connection, place: str, token: str, waiting: int) -> bool:
+    """Whether the range is in this place; without one, whether some are, and none waits for a slot."""
+    if token:
+        return connection.command("ZSCORE", place, token) is not None
+    return not waiting and bool(connection.command("ZCARD", place))
+
+
+def _explain_resources(connection: Connection, view: BatchView, found: Explanation) -> None:
+    """It waits for a slot: there is none, or all are at work for others."""
+    spec = view.spec
+    serving = [info for info in workers.alive(connection) if spec.partition in info.partitions]
+    slots, idle = sum(info.slots for info in serving), sum(max(0, info.slots - info.busy) for info in serving)
+    waiting = [int(name) for name in connection.command("ZRANGE", keys.waiting(spec.partition), 0, -1)]
+    found.reason = "Resources"
+    found.advice = "wait, or start more workers: `docker compose up --detach --no-recreate --scale worker=N`"
+    if not slots:
+        found.details.append(f"No worker serves partition {spec.partition!r}.")
+        partition = f"run --detach --env WORKER_PARTITIONS={spec.partition}"
+        serve = "up --detach" if spec.partition == DEFAULT_PARTITION else partition
+        found.advice = f"start one: `docker compose {serve} worker`"
+    elif idle:
+        found.details.append(
+            f"Slots of partition {spec.partition!r}: {slots}, {idle} of them idle; it starts in seconds."
+        )
+        found.advice = "wait"
+    else:
+        found.details.append(f"Slots of partition {spec.partition!r}: {slots}, all of them at work.")
+    first = batches.view(connection, waiting[0]) if waiting and waiting[0] != spec.id else None
+    if slots and first and first.priority > view.priority:
+        found.reason = "Priority"
+        found.details.append(
+            f"Batch {first.spec.id} goes first: its priority is {first.priority}, that of this one {view.priority}."
+        )
+        higher = min(MOST_PRIORITY, first.priority + 1)
+        found.advice = f"wait, or `batchsim update {spec.id} --priority {higher}`"
+    elif len(waiting) > 1:
+        found.details.append(f"{len(waiting)} batches wait there; those of one priority share the slots by time.")
+
+
+def _explain_dependency(
+    connection: Connection, view: BatchView, found: Explanation, pairs: Sequence[tuple[str, int]]
+) -> None:
+    """What it waits for, and whether that can still come."""
+    spec = view.spec
+    standings = dependencies(connection, spec.id, pairs)
+    found.details += [text for text, _ in standings]
+    found.reason = "DependencyNeverSatisfied" if view.never else "Dependency"
+    wanted = "never" if view.never else "open"
+    kind, on = next((pair for pair, (_, how) in zip(pairs, standings, strict=True) if how == wanted), pairs[0])
+    if not view.never:
+        found.advice = f"wait; how far batch {on} is: `batchsim explain {on}`"
+    elif kind == "afternotok":
+        found.advice = f"it runs only if batch {on} fails: `batchsim cancel {spec.id}`"
+    else:
+        found.advice = (
+            f"run batch {on} again: `batchsim requeue {on}`; or give this one up: `batchsim cancel {spec.id}`"
+        )
+
+
+def dependencies(connection: Connection, batch_id: int, pairs: Sequence[tuple[str, int]]) -> list[tuple[str, Standing]]:
+    """A sentence on each dependency, and how it stands."""
+    found: list[tuple[str, Standing]] = []
+    for kind, on in pairs:
+        if not batches.exists(connection, on):
+            found.append((f"{kind}:{on}: batch {on} is not in the ledger any more.", "never"))
+            continue
+        other = batches.view(connection, on)
+        good = other.counters[JobState.COMPLETED] == other.spec.jobs
+        how: Standing = "open"
+        # The housekeeper has yet to look at what had completed before a batch with aftercorr came.
+        pending = kind == "aftercorr" and connection.command("SISMEMBER", keys.UNPRIMED, f"{batch_id}:{on}")
+        if other.ended and not pending:
+            how = "met" if kind == "afterany" or good != (kind == "afternotok") else "never"
+        tail = {"met": ": met.", "open": ".", "never": f": this cannot be met, {_needs(kind)}."}[how]
+        said = f"batch {on} is {other.state}, {other.done:,} of its {jobs_text(other.spec.jobs)} ended"
+        found.append((f"{kind}:{on}: {said}{tail}", how))
+    return found
+
+
+def _needs(kind: str) -> str:
+    return "since all of them completed" if kind == "afternotok" else "since not all of them completed"
+
+
+def time_text(seconds: float) -> str:
+    """A time as people read it: ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def jobs_text(count: int) -> str:
+    """``1 job``, ``1,000 jobs``."""
+    return "1 job" if count == 1 else f"{count:,} jobs"

@@ -1,0 +1,122 @@
+"""What people do to a batch that is there: cancel, hold, release, change, run again, and ask why."""
+
+from typing import Any
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+
+from common.batch import JobState
+from common.control import RUN_AGAIN
+from common.errors import InvalidInput
+from common.explain import explain_batch, explain_job
+from common.indices import parse_spans
+from common.ledger import batches
+from common.ledger.batches import BatchView
+from common.options import read_options
+from services.api.body import json_body
+from services.api.jobs import number
+from services.api.state import state
+
+blueprint = Blueprint("control", __name__)
+
+CHANGEABLE = ("throttle", "priority")
+
+
+@blueprint.post("/batches/<int:batch>/cancel")
+def cancel(batch: int) -> ResponseReturnValue:
+    """Cancel the batch; with ``{"jobs": "1-9,42"}`` those, with ``{"state": "PENDING"}`` or RUNNING those of them."""
+    body = _body("jobs", "state")
+    given = body.get("state")
+    wanted = given.upper() if isinstance(given, str) else ""
+    if given is not None and wanted not in ("PENDING", "RUNNING"):
+        raise InvalidInput("state must be PENDING or RUNNING: other jobs have ended", field="state")
+    text = body.get("jobs")
+    if text is not None and (isinstance(text, bool) or not isinstance(text, str | int)):
+        raise InvalidInput('jobs must be a text such as "1-9,42"', field="jobs")
+    spans = parse_spans(str(text), batches.view(state().connection, batch).spec.jobs) if text is not None else []
+    done = state().controller.cancel(batch, spans, state=wanted)
+    return {**_standing(batches.view(state().connection, batch)), "cancelled": done}
+
+
+@blueprint.post("/batches/<int:batch>/hold")
+def hold(batch: int) -> ResponseReturnValue:
+    """Start no more of its jobs; those that run go on to their end."""
+    _body()
+    return _standing(state().controller.adjust(batch, "held", 1))
+
+
+@blueprint.post("/batches/<int:batch>/release")
+def release(batch: int) -> ResponseReturnValue:
+    """Let a held batch go on."""
+    _body()
+    return _standing(state().controller.adjust(batch, "held", 0))
+
+
+@blueprint.patch("/batches/<int:batch>")
+def change(batch: int) -> ResponseReturnValue:
+    """Change ``{"throttle": N, "priority": P}`` while it runs."""
+    body = _body(*CHANGEABLE)
+    if not body:
+        raise InvalidInput(f"send at least one of {', '.join(CHANGEABLE)}", field="body")
+    checked = read_options(body)
+    view = batches.view(state().connection, batch)
+    if "throttle" in body:
+        view = state().controller.adjust(batch, "throttle", checked.throttle)
+    if "priority" in body:
+        view = state().controller.adjust(batch, "priority", checked.priority)
+    return _standing(view)
+
+
+@blueprint.post("/batches/<int:batch>/requeue")
+def requeue(batch: int) -> ResponseReturnValue:
+    """Run again what failed, or the jobs in ``{"states": […]}``, and with ``{"missing": true}`` lost results."""
+    body = _body("states", "missing")
+    names = body.get("states")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise InvalidInput('states must be a list such as ["FAILED", "TIMEOUT"]', field="states")
+    if not isinstance(body.get("missing", False), bool):
+        raise InvalidInput("missing must be true or false", field="missing")
+    missing = bool(body.get("missing", False))
+    states = [_state(name) for name in names] if names is not None else [] if missing else list(RUN_AGAIN)
+    count = state().controller.requeue(batch, states, missing=missing)
+    return {**_standing(batches.view(state().connection, batch)), "requeued": count}
+
+
+@blueprint.get("/batches/<int:batch>/explain")
+def explain(batch: int) -> ResponseReturnValue:
+    """Why the batch, or with ``?job=42`` that job, waits, failed, or ran twice; and what to do."""
+    if "job" in request.args:
+        return explain_job(state().connection, batch, number("job", 1, 1, 10**9)).to_dict()
+    return explain_batch(state().connection, batch).to_dict()
+
+
+def _state(name: str) -> JobState:
+    try:
+        return JobState[name.upper()]
+    except KeyError:
+        raise InvalidInput(f"{name!r} is not a state of a job", field="states") from None
+
+
+def _standing(view: BatchView) -> dict[str, Any]:
+    return {
+        "id": view.spec.id,
+        "state": view.state,
+        "held": view.held,
+        "throttle": view.throttle,
+        "priority": view.priority,
+        "counters": {job.name: view.counters[job] for job in JobState if view.counters[job]},
+    }
+
+
+def _body(*fields: str) -> dict[str, Any]:
+    """The request's JSON object; nothing at all stands for an empty one."""
+    if not request.get_data():
+        return {}
+    body = json_body()
+    if not isinstance(body, dict):
+        raise InvalidInput("The body must be a JSON object", field="body")
+    unknown = sorted(set(body) - set(fields))
+    if unknown:
+        known = f"there are {', '.join(fields)}" if fields else "there are none"
+        raise InvalidInput(f"{unknown[0]} is not a field; {known}", field=unknown[0])
+    return body

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ import numpy as np
 
 from common.batch import JobState
 from common.ledger import Connection, batches, ranges
-from common.ledger.ranges import Slice
+from common.ledger.ranges import Retry, Slice
 from common.ledger.table import record_dtype, record_packer
 from common.simulations import random_numbers
 
@@ -147,20 +148,48 @@ def differences(found: Mapping[str, bytes], wanted: Mapping[str, bytes]) -> list
 
 
 def slice_of(
-    first: int, values: Iterable[float], *, seconds: float = 0.5, failed: Sequence[int] = (), attempt: int = 1
+    first: int,
+    values: Iterable[float],
+    *,
+    seconds: float = 0.5,
+    failed: Sequence[int] = (),
+    retried: Sequence[int] = (),
+    attempt: int = 1,
+    tries: int = 0,
+    delay: float = 60.0,
 ) -> Slice:
-    """A slice as ``run_slice`` makes it: one job for each value, whose ``sum`` is the value and ``mean`` its tenth."""
+    """A slice as ``run_slice`` makes it: one job for each value, whose ``sum`` is the value and ``mean`` its tenth.
+
+    Jobs in ``failed`` end so, those in ``retried`` failed and are tried again after ``delay`` seconds.
+    """
     given = list(values)
     pack = record_packer(OUTPUTS).pack
-    states = [JobState.FAILED if first + i in failed else JobState.COMPLETED for i in range(len(given))]
+    other = {**dict.fromkeys(failed, JobState.FAILED), **dict.fromkeys(retried, JobState.PENDING)}
+    states = [other.get(first + i, JobState.COMPLETED) for i in range(len(given))]
     good = np.array([v for v, state in zip(given, states, strict=True) if state is JobState.COMPLETED])
     records = b"".join(
-        pack(state, attempt, 0, 1, 0, 1.0, 0.5, 0.25, 1000, v, v / 10) for v, state in zip(given, states, strict=True)
+        pack(state, attempt, 0, 1, 0, 0, 1.0, 0.5, 0.25, 1000, v, v / 10)
+        for v, state in zip(given, states, strict=True)
     )
-    counted = {state: states.count(state) for state in set(states)}
+    counted = {state: states.count(state) for state in set(states) - {JobState.PENDING}}
     moments = {"sum": _moments(good), "mean": _moments(good / 10)} if len(good) else {}
     failures = dict.fromkeys(failed, "ValueError: made by hand")
-    return Slice(first, len(given), seconds, counted, moments, failures, records, RECORD_SIZE)
+    retries = [
+        Retry(low, count, tries + 1, delay, attempt - 1 - tries, "ValueError: made by hand")
+        for low, count in _runs(first, states, JobState.PENDING)
+    ]
+    completed = _runs(first, states, JobState.COMPLETED)
+    return Slice(first, len(given), seconds, counted, moments, failures, records, RECORD_SIZE, retries, completed)
+
+
+def _runs(first: int, states: Sequence[JobState], wanted: JobState) -> list[tuple[int, int]]:
+    found, position = [], first
+    for state, group in itertools.groupby(states):
+        count = len(list(group))
+        if state is wanted:
+            found.append((position, count))
+        position += count
+    return found
 
 
 def _moments(values: "np.ndarray[Any, Any]") -> tuple[int, float, float, float, float]:

@@ -3,12 +3,12 @@
 import errno
 import os
 import subprocess
+import time
 from pathlib import Path
-
-from tests import support
 
 MEGABYTES = 1024
 _LEAST_BYTES = 4096
+_PATIENCE_SECONDS = 5.0
 
 
 class MountRefused(Exception):
@@ -21,7 +21,7 @@ class Volume:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._filler = root / ".filler"
-        self._covered = False
+        self._covered = self._read_only = False
         refusal = _run("mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m,mode=1777", "batchsim-chaos", str(root))
         if refusal:
             raise MountRefused(f"a small disk cannot be mounted: {refusal}")
@@ -44,9 +44,14 @@ class Volume:
         self._filler.unlink()
 
     def take_away(self) -> None:
-        """What is open turns read-only, as after an error of the disk; whoever looks by name finds an empty place."""
+        """What is open turns read-only, as after an error of the disk; whoever looks by name finds an empty place.
+
+        Where a slot holds a segment of a packed batch open for writing, the first is refused, and only the second done.
+        """
         # Refused as long as some process has a file open for writing, which each job does for a moment.
-        support.wait_for(lambda: not _run("mount", "-o", "remount,bind,ro", str(self._root)), 20, "the read-only mount")
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while not self._read_only and time.monotonic() < until:
+            self._read_only = not _run("mount", "-o", "remount,bind,ro", str(self._root))
         _must("mount", "-t", "tmpfs", "-o", "ro,size=4k", "batchsim-gone", str(self._root))
         self._covered = True
 
@@ -54,7 +59,9 @@ class Volume:
         """All is as it was."""
         _must("umount", "--lazy", str(self._root))
         self._covered = False
-        _must("mount", "-o", "remount,bind,rw", str(self._root))
+        if self._read_only:
+            _must("mount", "-o", "remount,bind,rw", str(self._root))
+            self._read_only = False
 
     def remove(self) -> None:
         """Unmount it, whoever still uses it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from common import queue
 from common.ledger import keys
+from common.ledger.ranges import DEFAULT_PARTITION
 from services.local import redis_server
 from tests import support
 from tests.chaos.volume import Volume
@@ -133,10 +134,10 @@ class Faults:
 
         def noticed() -> bool:
             # Who starts now without a volume ends with a complaint of its own.
-            open_batches = system.connection.command("SCARD", keys.ACTIVE) + system.connection.command(
-                "SCARD", keys.FINISHING
-            )
-            return not open_batches or not system.living() or system.complaints() > before
+            sizes = [("ZCARD", keys.LEASES), ("ZCARD", keys.waiting(DEFAULT_PARTITION)), ("SCARD", keys.FINISHING)]
+            # What is held, or waits for another batch, has nothing to write.
+            busy = any(system.connection.many(sizes))
+            return not busy or not system.living() or system.complaints() > before
 
         support.wait_for(noticed, 20, "a complaint of the volume", system.state)
 

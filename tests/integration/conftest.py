@@ -15,6 +15,7 @@ from common.settings import Settings
 from common.submission import Submitter
 from services.api.app import create_app
 from tests.integration.api_support import MakeClient
+from tests.integration.ledger_support import assert_consistent
 
 
 @pytest.fixture
@@ -46,6 +47,13 @@ def make_client(redis_url: str, root: Path) -> Iterator[MakeClient]:
 def client(connection: Connection, make_client: MakeClient) -> FlaskClient:
     """A client of an app on an empty Redis."""
     return make_client()
+
+
+@pytest.fixture
+def ledger(connection: Connection) -> Iterator[Connection]:
+    """A connection to an empty Redis; what the test leaves there must be consistent."""
+    yield connection
+    assert_consistent(connection)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from common.statistics import moments
 from tests.support import OUTPUTS
 
 NOWHERE = Path("/nonexistent")
+# What ranges.reclaim takes when nothing else is said.
+CAREFUL_SECONDS = 2.0
 
 
 @dataclass
@@ -52,6 +54,10 @@ class Span:
     first: int
     count: int
     crashes: int = 0
+    # How often it was lost with its worker, and how long its jobs then run one by one, s.
+    lost: int = 0
+    careful: float = 0.0
+    urgent: bool = False
 
 
 class LedgerModel(RuleBasedStateMachine):
@@ -122,7 +128,7 @@ class LedgerModel(RuleBasedStateMachine):
     @invariant()
     def sets_of_batches_are_right(self) -> None:
         """A batch waits for slots if it has waiting ranges, is active until its end, and is finished after that."""
-        assert self._members("ZRANGE", keys.WAITING, 0, -1) == {span.batch for span in self.waiting.values()}
+        assert self._members("ZRANGE", keys.waiting("default"), 0, -1) == {span.batch for span in self.waiting.values()}
         still = {batch for batch, model in self.batches.items() if model.open}
         assert self._members("SMEMBERS", keys.ACTIVE) == still
         assert self._members("SMEMBERS", keys.FINISHING) == self.batches.keys() - still
@@ -159,21 +165,26 @@ class LedgerModel(RuleBasedStateMachine):
         for index, state, value in _results(work):
             model.end(index, state, value)
         left = span.count - work.done
+        careful = max(0.0, span.careful - work.seconds)
+        after = replace(
+            span, crashes=0 if work.done else span.crashes, careful=careful, lost=span.lost if careful else 0
+        )
         if left == 0:
             assert verdict == Verdict("done", not model.open)
             self._gone(lease)
         elif verdict.word == "released":
-            assert give_back or {other.batch for other in self.waiting.values()} - {span.batch}
+            others = {other.batch for other in self.waiting.values()} - {span.batch}
+            urgent = any(other.urgent for other in self.waiting.values() if other.batch == span.batch)
+            assert give_back or others or urgent
             self._gone(lease)
-            self._offered(verdict.tickets)
-            if not work.done:
-                self.waiting[verdict.tickets[0]] = replace(self.waiting[verdict.tickets[0]], crashes=span.crashes)
+            self._offered(verdict.tickets, like=after)
+            self.waiting[verdict.tickets[0]] = replace(self.waiting[verdict.tickets[0]], crashes=after.crashes)
         else:
             assert (verdict.word, give_back, verdict.first) == ("continue", False, span.first + work.done)
             assert not (verdict.tickets and self.waiting), "jobs were cut off though a range waited for the idle"
-            self.leased[lease.token] = Span(span.batch, verdict.first, verdict.count)
+            self.leased[lease.token] = replace(after, first=verdict.first, count=verdict.count)
             self.expired.discard(lease.token)
-            self._offered(verdict.tickets)
+            self._offered(verdict.tickets, like=after)
             self._held_now(lease, replace(lease, first=verdict.first, count=verdict.count))
 
     def _reclaimed(self, tokens: list[str], tickets: list[ranges.Ticket], *, crashed: bool) -> None:
@@ -184,11 +195,13 @@ class LedgerModel(RuleBasedStateMachine):
                 continue
             self.expired.discard(token)
             model = self.batches[span.batch]
-            span = replace(span, crashes=span.crashes + crashed)
+            span = replace(span, urgent=True)
+            if crashed:
+                span = replace(span, crashes=span.crashes + 1, lost=span.lost + 1, careful=CAREFUL_SECONDS)
             model.crashes += crashed
-            if span.crashes >= MAX_CRASHES:
+            if crashed and span.crashes >= MAX_CRASHES:
                 model.end(span.first, JobState.FAILED, 0.0)
-                span = Span(span.batch, span.first + 1, span.count - 1)
+                span = replace(span, first=span.first + 1, count=span.count - 1, crashes=0)
             wanted += [span] if span.count else []
         assert sorted((t.batch, t.first, t.count) for t in tickets) == sorted(
             (s.batch, s.first, s.count) for s in wanted
@@ -199,12 +212,13 @@ class LedgerModel(RuleBasedStateMachine):
             self.waiting[ticket.token] = span
             self.messages.append((ticket.batch, ticket.token))
 
-    def _offered(self, tokens: tuple[str, ...]) -> None:
+    def _offered(self, tokens: tuple[str, ...], like: Span | None = None) -> None:
         for token in tokens:
             assert token not in {known for _, known in self.messages}, "a token was given out twice"
             ticket = ranges.lookup(self.connection, token)
             assert ticket is not None
-            self.waiting[token] = Span(ticket.batch, ticket.first, ticket.count)
+            span = Span(ticket.batch, ticket.first, ticket.count)
+            self.waiting[token] = span if like is None else replace(span, lost=like.lost, careful=like.careful)
             self.messages.append((ticket.batch, token))
 
     def _gone(self, lease: Lease) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from flask.testing import FlaskClient
 
-from common.ledger import Connection, batches
+from common.ledger import Connection, control
 from tests.integration.api_support import assert_problem
 from tests.support import finish
 
@@ -78,7 +78,7 @@ def test_the_jobs_of_a_batch(client: FlaskClient, connection: Connection) -> Non
 def test_a_cancelled_batchs_jobs(client: FlaskClient, connection: Connection) -> None:
     """Jobs that never ran are CANCELLED, in the row and in the state of the batch."""
     batch = client.post("/batches", json={"jobs": 3}).get_json()["id"]
-    batches.cancel(connection, batch)
+    control.cancel(connection, batch)
     assert client.get(f"/batches/{batch}").get_json()["state"] == "CANCELLED"
     assert [row["state"] for row in client.get(f"/batches/{batch}/jobs").get_json()["jobs"]] == ["CANCELLED"] * 3
 

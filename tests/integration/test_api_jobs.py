@@ -4,7 +4,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from common.batch import BatchSpec
-from common.ledger import Connection, batches, ranges
+from common.ledger import Connection, control, ranges
 from tests.integration.api_support import MakeClient, assert_problem
 from tests.support import finish, slice_of
 
@@ -41,7 +41,7 @@ def test_jobs_in_all_states(client: FlaskClient, connection: Connection, spec: B
 
 def test_cancelled_jobs(client: FlaskClient, connection: Connection, spec: BatchSpec) -> None:
     """Jobs of a cancelled batch that never ran are CANCELLED."""
-    batches.cancel(connection, spec.id)
+    control.cancel(connection, spec.id)
     body = client.get("/jobs").get_json()
     assert body["state"] == "CANCELLED"
     assert {job["state"] for job in body["jobs"]} == {"CANCELLED"}

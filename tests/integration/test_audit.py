@@ -12,7 +12,7 @@ from common import outputs, queue
 from common.audit import audit, verify
 from common.batch import BatchSpec, JobState
 from common.jobs import Jobs
-from common.ledger import Connection, batches, keys, ranges
+from common.ledger import Connection, control, keys, ranges
 from common.ledger.table import record_dtype
 from common.submission import Submitter
 from services.worker.finish import finish
@@ -74,7 +74,7 @@ def test_nothing_is_found_in_running_and_cancelled_batches(
 ) -> None:
     """A batch is whole at every stage of its life."""
     assert audit(connection, root, running.id) == []
-    batches.cancel(connection, running.id)
+    control.cancel(connection, running.id)
     assert audit(connection, root, running.id) == []
     assert finish(connection, root, running.id, "w")
     assert audit(connection, root, running.id) == []
@@ -122,15 +122,15 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
         "its record says 1.0",
     ),
     "the table is gone": (lambda c, p, b: c.command("DEL", keys.table(b, 0)), "records of []"),
-    "a CSV is gone": (lambda c, p, b: (p / "job_5.csv").unlink(), "job_5.csv cannot be read"),
-    "a CSV is empty": (lambda c, p, b: (p / "job_5.csv").write_bytes(b""), "job_5.csv cannot be read"),
+    "a CSV is gone": (lambda c, p, b: (p / "job_5.csv").unlink(), "_5 is missing"),
+    "a CSV is empty": (lambda c, p, b: (p / "job_5.csv").write_bytes(b""), "_5 cannot be read"),
     "a CSV is another job's": (
         lambda c, p, b: (p / "job_5.csv").write_bytes(expected_csv(SEED, 6)),
-        "job_5.csv says sum =",
+        "_5 says sum =",
     ),
     "a CSV of a failed job": (
         lambda c, p, b: (p / f"job_{FAILED}.csv").write_bytes(expected_csv(SEED, FAILED)),
-        "Job 7 is FAILED, but",
+        "_7 is FAILED, but it has a CSV",
     ),
     "another mean": (
         lambda c, p, b: c.command("HINCRBYFLOAT", keys.statistics(b), "sum:mean", "0.001"),
@@ -147,10 +147,10 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     ),
     "no summary": (lambda c, p, b: (p / "summary.json").unlink(), "summary.json is missing"),
     "an end that was forgotten": (lambda c, p, b: c.command("HDEL", keys.batch(b), "ended"), "its end is None"),
-    "the directory is gone": (lambda c, p, b: shutil.rmtree(p), "job_20.csv cannot be read"),
+    "the directory is gone": (lambda c, p, b: shutil.rmtree(p), "_20 is missing"),
     "a range of a batch that has ended": (
         lambda c, p, b: (
-            c.command("HSET", keys.leased_range("x"), "batch", b, "first", 3, "count", 1),
+            c.command("HSET", keys.leased_range("x"), "batch", b, "first", 3, "count", 1, "partition", "default"),
             c.command("ZADD", keys.ranges(b), 1, "x"),
         ),
         "0 jobs are open, but the ranges that wait or are leased have 1",

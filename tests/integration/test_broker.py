@@ -6,7 +6,7 @@ import pytest
 
 from common.batch import BatchSpec
 from common.errors import BrokerUnavailable
-from common.ledger import Connection, batches, ranges, workers
+from common.ledger import Connection, batches, control, ranges, workers
 from common.ledger.workers import WorkerInfo
 from tests.integration.ledger_support import claim, commit, submit, take
 from tests.support import counted, dump
@@ -17,7 +17,7 @@ ACTIONS: dict[str, Callable[[Connection], object]] = {
     "claim": claim,
     "renew": lambda c: ranges.renew(c, ["t"], lease_seconds=1),
     "reclaim": ranges.reclaim,
-    "cancel": lambda c: batches.cancel(c, 1),
+    "cancel": lambda c: control.cancel(c, 1),
     "alive": workers.alive,
     "beat": lambda c: workers.heartbeat(c, WorkerInfo("a", 1, 0, 1)),
 }

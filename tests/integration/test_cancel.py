@@ -1,6 +1,6 @@
 """A cancel on a real Redis: the rest of the batch ends at once, at a cost that does not grow with its jobs."""
 
-from common.ledger import Connection, batches
+from common.ledger import Connection, batches, control
 from tests.integration.ledger_support import commit, submit, take
 from tests.support import counted, dump
 
@@ -12,14 +12,14 @@ def test_cancel(connection: Connection) -> None:
     while done.batch != spec.id:
         done = take(connection, spec.id)
     commit(connection, done, 1)
-    assert batches.cancel(connection, spec.id) == 9
+    assert control.cancel(connection, spec.id)[0] == 9
     assert counted(connection, spec.id) == {"COMPLETED": 1, "CANCELLED": 9}
     assert batches.view(connection, spec.id).state == "CANCELLED"
     assert batches.view(connection, spec.id).ended
     if held.batch == spec.id:
         assert commit(connection, held, 1).word == "stale"
     before = dump(connection)
-    assert batches.cancel(connection, spec.id) == 0
+    assert control.cancel(connection, spec.id)[0] == 0
     assert dump(connection) == before
     assert sum(counted(connection, other.id).values()) == 10
 
@@ -40,6 +40,6 @@ def test_cancel_costs_the_same_for_ten_million_jobs(connection: Connection) -> N
         for _ in range(3):
             take(connection)
         before = commands(connection)
-        assert batches.cancel(connection, spec.id) == jobs
+        assert control.cancel(connection, spec.id)[0] == jobs
         costs.append(commands(connection) - before)
     assert costs[0] == costs[1]

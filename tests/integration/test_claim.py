@@ -10,19 +10,19 @@ from tests.support import counted, dump
 def test_message_leads_to_its_own_range(connection: Connection) -> None:
     """With one batch the ticket tells the truth: its own range is served, though it is not the oldest."""
     spec = BatchSpec(next(ids), 5, 1)
-    _, spans = batches.submit(connection, spec)
-    token, first, count = spans[3]
-    lease = take(connection, spec.id, token)
-    assert (lease.token, lease.first, lease.count) == (token, first, count)
+    _, offered = batches.submit(connection, spec)
+    ticket = offered[3]
+    lease = take(connection, spec.id, ticket.token)
+    assert (lease.token, lease.first, lease.count) == (ticket.token, ticket.first, ticket.count)
 
 
 def test_second_delivery_finds_nothing(connection: Connection) -> None:
     """When all is taken, a message that is delivered again goes away and changes nothing."""
     spec = BatchSpec(next(ids), 1, 1)
-    _, [(token, _, _)] = batches.submit(connection, spec)
-    take(connection, spec.id, token)
+    _, [ticket] = batches.submit(connection, spec)
+    take(connection, spec.id, ticket.token)
     before = dump(connection)
-    assert claim(connection, spec.id, token) is None
+    assert claim(connection, spec.id, ticket.token) is None
     assert dump(connection) == before
 
 

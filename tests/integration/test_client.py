@@ -13,7 +13,7 @@ import pytest
 from batchsim.client import Client
 from common import queue
 from common.errors import BatchSimError, BrokerUnavailable, InvalidInput
-from common.ledger import Connection, batches
+from common.ledger import Connection, control
 from common.submission import Submitter
 from tests import support
 from tests.conftest import StartWorker
@@ -59,7 +59,7 @@ def test_submit_show_watch_and_doctor_on_a_real_server(
     with pytest.raises(InvalidInput, match="409"):
         client.submit(5, 1, idempotency_key="k")
     assert client.batch(accepted["id"])["jobs"] == 100_000
-    batches.cancel(connection, accepted["id"])
+    control.cancel(connection, accepted["id"])
     watched = cli("watch", accepted["id"], **given)
     assert (watched.returncode, watched.stdout.splitlines()[-1]) == (
         1, f"batch {accepted['id']}: CANCELLED, 100,000 of 100,000 jobs"
@@ -73,7 +73,7 @@ def test_submit_show_watch_and_doctor_on_a_real_server(
     (root / first / "job_3.csv").unlink()
     found = cli("doctor", **settings)
     assert found.returncode == 1
-    assert "job_3.csv cannot be read" in found.stdout
+    assert "_3 is missing" in found.stdout
 
     for token in ("", "wrong"):
         assert_one_line(cli("show", first, **{**given, "API_TOKEN": token}), 2, "401")

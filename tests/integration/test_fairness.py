@@ -56,7 +56,7 @@ def test_commit_shares_with_idle_slots(connection: Connection) -> None:
     leases = list(iter(lambda: claim(connection), None))
     for lease in leases[1:]:
         commit(connection, lease, lease.count)
-    connection.command("SET", keys.SLOTS, 4)
+    connection.command("HSET", keys.PARTITION_SLOTS, "default", 4)
     lease = leases[0]
     verdict = commit(connection, lease, 5)
     parts = [(verdict.first, verdict.count), *pieces_of(connection, verdict)]
@@ -92,7 +92,7 @@ def test_share_takes_the_end_of_a_long_jobs_range(connection: Connection) -> Non
         commit(connection, lease, lease.count)
     lease = leases[0]
     assert ranges.share(connection, slice_seconds=0.0) == []
-    connection.command("SET", keys.SLOTS, 2)
+    connection.command("HSET", keys.PARTITION_SLOTS, "default", 2)
     assert ranges.share(connection, slice_seconds=1000.0) == []
     wait_for(lambda: ranges.share(connection, slice_seconds=0.0), 5, "the sharing of a range")
     counted(connection, spec.id)
@@ -103,5 +103,5 @@ def test_share_takes_the_end_of_a_long_jobs_range(connection: Connection) -> Non
     verdict = commit(connection, lease, lease.count)
     assert (verdict.word, verdict.first, verdict.count) == ("shrunk", lease.first, found.count)
     assert dump(connection) == before
-    drain_with(connection, Lease(lease.token, lease.batch, lease.first, found.count, 0))
+    drain_with(connection, Lease(lease.token, lease.batch, lease.first, found.count))
     assert counted(connection, spec.id) == {"COMPLETED": 100}

@@ -13,7 +13,7 @@ import pytest
 from common import queue
 from common.batch import BatchSpec, JobState
 from common.errors import BatchSimError
-from common.ledger import Connection, batches, keys, ranges, workers
+from common.ledger import Connection, batches, control, keys, ranges, workers
 from common.ledger.table import read, record_dtype
 from common.settings import Settings
 from common.submission import Submitter
@@ -59,7 +59,7 @@ def mixed(submitter: Submitter, connection: Connection) -> BatchSpec:
     """An ended batch with completed, failed and cancelled jobs."""
     spec = submitter.submit(JOBS, 2**53 - 1)
     run(connection, spec.id, most=90)
-    assert batches.cancel(connection, spec.id) == 10
+    assert control.cancel(connection, spec.id)[0] == 10
     return spec
 
 
@@ -132,7 +132,7 @@ def test_a_summary_of_none_or_one_value(submitter: Submitter, connection: Connec
     """Without values there are no moments, of one value no deviation; the JSON has no NaN."""
     spec = submitter.submit(2)
     run(connection, spec.id, most=done)
-    batches.cancel(connection, spec.id)
+    control.cancel(connection, spec.id)
     assert finish(connection, root, spec.id, "w")
     text = (root / str(spec.id) / "summary.json").read_text()
     summary = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

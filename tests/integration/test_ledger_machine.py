@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
 from common.batch import BatchSpec
-from common.ledger import Connection, batches, keys, ranges, workers
+from common.ledger import Connection, batches, control, keys, ranges, workers
 from common.ledger.ranges import MAX_CRASHES, Slice
 from common.ledger.workers import WorkerInfo
 from tests.integration.ledger_model import LedgerModel, Model, Span
@@ -44,10 +44,8 @@ class LedgerMachine(LedgerModel):
         spec = BatchSpec(len(self.batches) + 1, edges[-1], 1)
         _, offered = batches.submit(self.connection, spec, ranges=spans)
         self.batches[spec.id] = Model(spec.jobs)
-        assert [(first, count) for _, first, count in offered] == spans
-        for token, first, count in offered:
-            self.waiting[token] = Span(spec.id, first, count)
-            self.messages.append((spec.id, token))
+        assert [(ticket.first, ticket.count) for ticket in offered] == spans
+        self._offered(tuple(ticket.token for ticket in offered))
 
     @precondition(lambda self: len(self.leased) < SLOTS)
     @rule(
@@ -57,7 +55,7 @@ class LedgerMachine(LedgerModel):
         """Any message, new or delivered before, or of nothing: a range of the least served batch."""
         message = self._message(choice, kind)
         before = dict(self.waiting)
-        least = self.connection.command("ZRANGE", keys.WAITING, 0, 0)
+        least = self.connection.command("ZRANGE", keys.waiting("default"), 0, 0)
         lease, further = ranges.claim(
             self.connection,
             message,
@@ -72,14 +70,19 @@ class LedgerMachine(LedgerModel):
             return
         assert lease is not None
         was = self.waiting.pop(lease.token)
-        assert (lease.batch, lease.first, lease.crashes) == (was.batch, was.first, was.crashes)
+        assert (lease.batch, lease.first, lease.lost) == (was.batch, was.first, was.lost)
+        assert (lease.careful > 0) == (was.lost > 0)
         assert lease.batch == int(least[0])
-        if message[1] in before and message[0] == before[message[1]].batch == lease.batch:
+        urgent = [token for token, span in before.items() if span.batch == lease.batch and span.urgent]
+        if urgent:
+            # The newest of them has the least score.
+            assert lease.token == max(urgent, key=lambda token: int(token.rsplit("-", 1)[1]))
+        elif message[1] in before and message[0] == before[message[1]].batch == lease.batch:
             assert lease.token == message[1]
         assert 1 <= lease.count <= (most or was.count)
         assert not (further and len(before) > 1 and not most), "jobs were cut off though a range waited for the idle"
-        self.leased[lease.token] = Span(lease.batch, lease.first, lease.count, lease.crashes)
-        self._offered(further)
+        self.leased[lease.token] = Span(lease.batch, lease.first, lease.count, was.crashes, was.lost, was.careful)
+        self._offered(further, like=was)
         self.held.append(lease)
 
     @precondition(lambda self: self.held)
@@ -188,7 +191,7 @@ class LedgerMachine(LedgerModel):
         span = self.leased[token]
         assert span.count == longest
         self.leased[token] = replace(span, count=start - span.first)
-        self._offered(tuple(ticket.token for ticket in tickets))
+        self._offered(tuple(ticket.token for ticket in tickets), like=span)
 
     @precondition(lambda self: any(model.open for model in self.batches.values()))
     @rule(choice=CHOICE)
@@ -199,7 +202,7 @@ class LedgerMachine(LedgerModel):
         if batch not in self.batches:
             return
         model = self.batches[batch]
-        assert batches.cancel(self.connection, batch) == len(model.open)
+        assert control.cancel(self.connection, batch)[0] == len(model.open)
         # Only a batch that was still running can be cancelled.
         model.cancelled = bool(model.open) or model.cancelled
         self.waiting = {token: span for token, span in self.waiting.items() if span.batch != batch}

@@ -6,15 +6,17 @@ from common.ledger.workers import WorkerInfo
 
 def test_heartbeat_counts_slots_and_drops_the_silent(connection: Connection) -> None:
     """Slots are those of the workers that beat; who is silent, or signs off, is gone."""
-    one, other = WorkerInfo("a", 2, 1, 11), WorkerInfo("b", 3, 0, 12)
+    one, other = WorkerInfo("a", 2, 1, 11, ("default", "gpu")), WorkerInfo("b", 3, 0, 12)
     assert workers.heartbeat(connection, one) == 1
     assert workers.heartbeat(connection, other) == 2
     assert workers.alive(connection) == [one, other]
     assert connection.command("GET", keys.SLOTS) == b"5"
+    assert connection.command("HGETALL", keys.PARTITION_SLOTS) == {b"default": b"5", b"gpu": b"2"}
     connection.command("ZADD", keys.WORKERS, "XX", 1, "a")
     assert workers.alive(connection) == [other]
     assert workers.heartbeat(connection, other) == 1
     assert connection.command("GET", keys.SLOTS) == b"3"
+    assert connection.command("HGETALL", keys.PARTITION_SLOTS) == {b"default": b"3"}
     workers.sign_off(connection, "b")
     assert (workers.alive(connection), connection.command("GET", keys.SLOTS)) == ([], b"0")
 

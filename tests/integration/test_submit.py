@@ -9,7 +9,7 @@ import pytest
 from common import queue
 from common.batch import INITIAL_RANGES, BatchSpec
 from common.errors import Conflict, NotFound
-from common.ledger import Connection, batches, keys, ranges
+from common.ledger import Connection, batches, control, keys, ranges
 from common.submission import Submitter
 from tests.integration.ledger_support import ids
 from tests.support import counted, dump
@@ -19,26 +19,25 @@ from tests.support import counted, dump
 def test_submit(connection: Connection, jobs: int) -> None:
     """All jobs are PENDING, the ranges cover them exactly, and nothing of the table is allocated."""
     spec = BatchSpec(next(ids), jobs, 1)
-    batch, spans = batches.submit(connection, spec)
+    batch, offered = batches.submit(connection, spec)
     assert batch == spec.id
     assert counted(connection, batch) == {"PENDING": jobs}
-    assert len(spans) == min(jobs, INITIAL_RANGES)
-    assert [first for _, first, _ in spans] == [1, *itertools.accumulate((c for *_, c in spans), initial=1)][
-        1:-1
-    ] or jobs == 1
-    assert sum(count for *_, count in spans) == jobs
-    assert len({token for token, *_ in spans}) == len(spans)
-    assert all(ranges.lookup(connection, t) == ranges.Ticket(batch, t, f, c) for t, f, c in spans)
+    assert len(offered) == min(jobs, INITIAL_RANGES)
+    counts = [ticket.count for ticket in offered]
+    assert [ticket.first for ticket in offered] == list(itertools.accumulate(counts[:-1], initial=1))
+    assert sum(counts) == jobs
+    assert len({ticket.token for ticket in offered}) == len(offered)
+    assert all(ranges.lookup(connection, ticket.token) == ticket for ticket in offered)
     assert not connection.command("EXISTS", keys.table(batch, 0))
     assert batches.view(connection, batch).spec == spec
-    assert ranges.owed(connection, queue.QUEUE) == (len(spans), 0)
+    assert ranges.owed(connection, queue.QUEUE) == (len(offered), 0)
 
 
 def test_submit_up_to_64_jobs_is_one_task_each_whatever_the_slots(connection: Connection) -> None:
     """NUM_JOBS=64 is 64 Celery tasks, on one slot or on a hundred."""
     for slots in (1, 100):
-        _, spans = batches.submit(connection, BatchSpec(next(ids), 64, 1), slots=slots)
-        assert [count for *_, count in spans] == [1] * 64
+        _, offered = batches.submit(connection, BatchSpec(next(ids), 64, 1), slots=slots)
+        assert [ticket.count for ticket in offered] == [1] * 64
 
 
 def test_new_ids_are_never_given_twice(connection: Connection) -> None:
@@ -92,5 +91,5 @@ def test_unknown_batch(connection: Connection) -> None:
     """Looking at a batch that is not there is NotFound; cancelling it changes nothing."""
     with pytest.raises(NotFound):
         batches.view(connection, 99)
-    assert batches.cancel(connection, 99) == 0
+    assert control.cancel(connection, 99)[0] == 0
     assert dump(connection) == {}

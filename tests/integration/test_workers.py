@@ -8,7 +8,7 @@ import pytest
 
 from common import outputs, queue
 from common.batch import BatchSpec
-from common.ledger import Connection, batches, keys, workers
+from common.ledger import Connection, batches, control, keys, workers
 from common.ledger.batches import BatchView
 from common.ledger.ranges import Ticket
 from common.ledger.table import read, record_dtype
@@ -63,7 +63,7 @@ def assert_complete(connection: Connection, spec: BatchSpec, root: Path) -> Batc
     assert (found.n, found.min, found.max) == (spec.jobs, min(sums), max(sums))
     assert found.mean == pytest.approx(sum(sums) / spec.jobs, rel=1e-9)
     assert connection.command("ZCARD", keys.LEASES) == 0
-    assert connection.command("ZCARD", keys.WAITING) == 0
+    assert connection.command("ZCARD", keys.waiting("default")) == 0
     wait_for(lambda: not outputs.staging(root, spec).exists(), 5, "the removal of the staging directory")
     return view
 
@@ -225,7 +225,7 @@ def test_an_ended_batch_stays_closed(
     one = worker(slots=2, SLICE_SECONDS=2)
     spec = submitter.submit(MANY, SEED, startup=True)
     wait_for(lambda: len(files(root)) > 100, 20, "some files", one.text)
-    batches.cancel(connection, spec.id)
+    control.cancel(connection, spec.id)
     outputs.archive_startup(root)
     wait_for(lambda: all(not info.busy for info in workers.alive(connection)), 10, "idle slots", one.text)
     assert sorted(path.name for path in root.iterdir()) == [str(spec.id)], one.text()

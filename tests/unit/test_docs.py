@@ -1,13 +1,16 @@
 """The documents say what the code does."""
 
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 
+import click
 import pytest
 from werkzeug.routing import Rule
 
 from batchsim.cli import batchsim
+from common.options import Options
 from common.settings import SECRETS, Settings
 from services.api.app import create_app
 from tests.support import REPO, environment
@@ -84,16 +87,59 @@ def rules() -> Iterator[Rule]:
     yield from (rule for rule in app.url_map.iter_rules() if rule.endpoint != "static")
 
 
+def listed_routes() -> set[str]:
+    """The routes in README's API table; "POST `/a/x`, `/y`" stands for /a/x and /a/y."""
+    found = set()
+    for method, paths in re.findall(r"^\| (GET|POST|PATCH) (`[^|]*`) \|", text("README.md"), re.MULTILINE):
+        first, *others = re.findall(r"`([^`]+)`", paths)
+        found |= {f"{method} {first}", *(f"{method} {first.rpartition('/')[0]}{other}" for other in others)}
+    return found
+
+
 @pytest.mark.parametrize("rule", list(rules()), ids=str)
 def test_route_is_in_the_readmes_table(rule: Rule) -> None:
     """Every route has a line with its method and path in README's API table."""
     path = re.sub(r"<(?:\w+:)?(\w+)>", r"<\1>", rule.rule)
-    rows = [line for line in text("README.md").splitlines() if line.startswith("|")]
     for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
-        assert any(re.search(rf"{method} `?{re.escape(path)}(?![\w/<])", row) for row in rows), f"{method} {path}"
+        assert f"{method} {path}" in listed_routes()
 
 
 @pytest.mark.parametrize("verb", sorted(batchsim.commands))
 def test_verb_is_in_the_readme(verb: str) -> None:
-    """Every verb of the command line is shown in README."""
-    assert f"batchsim {verb}" in text("README.md")
+    """Every verb of the command line has a line in README's table of commands."""
+    rows = [line for line in text("README.md").splitlines() if line.startswith("|")]
+    assert any(re.search(rf"`batchsim {verb}\b", row.split(" | ")[0]) for row in rows), verb
+
+
+def options_section() -> str:
+    """What README says a batch may ask for."""
+    _, _, rest = text("README.md").partition("What a batch may ask for")
+    return rest.partition("\n`make` alone")[0]
+
+
+@pytest.mark.parametrize("name", sorted(Options.model_fields))
+def test_option_is_in_the_readme(name: str) -> None:
+    """Every option that a batch has is explained where README says what a batch may ask for."""
+    flag = "--param" if name == "parameters" else f"--{name.replace('_', '-')}"
+    assert re.search(rf"{flag}(?![a-z-])", options_section()), flag
+
+
+def commands() -> list[str]:
+    """The command lines with options that README shows, in code blocks and between backticks."""
+    inline = re.findall(r"`(batchsim [a-z]+ [^`]+)`", text("README.md"))
+    return inline + re.findall(r"^ {4}\$ (batchsim .*)$", text("README.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", commands())
+def test_readmes_commands_can_be_typed(line: str) -> None:
+    """Each has a verb that exists, with options and arguments that it takes."""
+    name, *rest = shlex.split(line)[1:]
+    with click.Context(batchsim) as parent:
+        batchsim.commands[name].make_context(name, rest, parent=parent)
+
+
+@pytest.mark.parametrize("flag", sorted(set(re.findall(r"`(--[a-z-]+)", options_section()))))
+def test_readme_names_no_option_that_is_none(flag: str) -> None:
+    """What is shown as an option of submit is one."""
+    submit = batchsim.commands["submit"]
+    assert flag in {name for parameter in submit.params for name in parameter.opts}

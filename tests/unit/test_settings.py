@@ -14,6 +14,7 @@ BAD = {
     "SEED": ["-1", "9223372036854775808", "abc", "1.5"],
     "WORKERS": ["0", "1025", "many"],
     "WORKER_CONCURRENCY": ["0", "1025", "2.5"],
+    "WORKER_PARTITIONS": ["GPU", "-x", "a b", ",", "a;b"],
     "API_PORT": ["0", "65536", "http"],
     "FLOWER_PORT": ["0", "65536", "-5555"],
     "FLOWER_USER": ["a:b"],

@@ -1,0 +1,259 @@
+"""Batches that wait for others: four kinds, chains, reruns that decide again, and what can never be met."""
+
+from pathlib import Path
+
+import pytest
+
+from common import queue
+from common.batch import BatchSpec, JobState
+from common.ledger import Connection, batches, control, keys, ranges
+from services.worker.following import follow
+from tests.integration.ledger_support import (
+    assert_consistent,
+    claim,
+    commit,
+    ids,
+    run_all,
+    spans,
+    states,
+    strike,
+    submit,
+    take,
+)
+from tests.support import counted
+
+
+def end(connection: Connection, spec: BatchSpec, how: str) -> None:
+    """Bring a batch to an end: "ok", or bad in one of the ways there are."""
+    if how == "ok":
+        run_all(connection)
+    elif how == "failed":
+        run_all(connection, failed=[1])
+    elif how == "timeout":
+        strike(connection, take(connection, spec.id), 1, state=JobState.TIMEOUT)
+        run_all(connection)
+    else:
+        control.cancel(connection, spec.id)
+    assert batches.view(connection, spec.id).ended
+
+
+def rerun(connection: Connection, batch: int) -> None:
+    """Requeue all jobs of a batch that have not completed."""
+    found = [(index, JobState[name]) for index, name in enumerate(states(connection, batch), 1)]
+    runs = [(index, 1, state, 1) for index, state in found if state.terminal and state is not JobState.COMPLETED]
+    assert control.requeue(connection, batch, runs) is not None
+
+
+@pytest.mark.parametrize("how", ["ok", "failed", "timeout", "cancelled"])
+@pytest.mark.parametrize("kind", ["afterok", "afterany", "afternotok"])
+def test_each_kind_with_each_end(ledger: Connection, kind: str, how: str) -> None:
+    """It waits until the other has ended, then runs, or never can, as the kind says."""
+    first = submit(ledger, 2, ranges=[(1, 2)])
+    spec = submit(ledger, 2, dependency=((kind, first.id),))
+    view = batches.view(ledger, spec.id)
+    assert (view.unmet, view.never, view.state) == (1, 0, "PENDING")
+    assert_consistent(ledger)
+    lease = take(ledger)
+    assert lease.batch == first.id
+    assert claim(ledger, spec.id) is None
+    ranges.reclaim(ledger, [lease.token], crashed=False)
+    runs = {"afterok": how == "ok", "afterany": True, "afternotok": how != "ok"}[kind]
+    control.adjust(ledger, spec.id, "held", 1)
+    end(ledger, first, how)
+    control.adjust(ledger, spec.id, "held", 0)
+    view = batches.view(ledger, spec.id)
+    assert (view.unmet, view.never) == ((0, 0) if runs else (1, 1))
+    assert_consistent(ledger)
+    assert run_all(ledger) == ([1, 2] if runs else [])
+
+
+def test_the_end_hands_out_the_tickets(ledger: Connection) -> None:
+    """Whoever commits the last job publishes the ranges of those that waited for it."""
+    first = submit(ledger, 1)
+    followers = [submit(ledger, 3, dependency=(("afterok", first.id),)) for _ in range(2)]
+    verdict = commit(ledger, take(ledger), 1)
+    assert verdict.ended
+    found = ranges.tickets(ledger, verdict.tickets)
+    assert sorted((t.batch, t.first) for t in found) == [(spec.id, index) for spec in followers for index in (1, 2, 3)]
+
+
+def test_all_of_several_must_be_met(ledger: Connection) -> None:
+    """Two batches and two kinds: it runs when the last one allows it."""
+    one, two = submit(ledger, 1), submit(ledger, 1)
+    spec = submit(ledger, 1, dependency=(("afterok", one.id), ("afterany", two.id)))
+    commit(ledger, take(ledger, one.id), 1)
+    assert batches.view(ledger, spec.id).unmet == 1
+    assert take(ledger).batch == two.id
+    assert claim(ledger) is None
+    control.cancel(ledger, two.id)
+    assert batches.view(ledger, spec.id).unmet == 0
+    assert take(ledger).batch == spec.id
+
+
+@pytest.mark.parametrize(("how", "met"), [("ok", True), ("failed", False)])
+def test_an_end_before_the_submit_counts(ledger: Connection, how: str, met: bool) -> None:
+    """A batch that ended long ago is decided at once."""
+    first = submit(ledger, 2, ranges=[(1, 2)])
+    end(ledger, first, how)
+    spec = submit(ledger, 2, dependency=(("afterok", first.id),))
+    assert batches.view(ledger, spec.id).unmet == (0 if met else 1)
+    assert run_all(ledger) == ([1, 2] if met else [])
+
+
+def test_a_chain_runs_in_its_order(ledger: Connection) -> None:
+    """Each waits for the one before it, also when its priority is higher."""
+    chain = [submit(ledger, 1)]
+    for priority in range(1, 5):
+        chain.append(submit(ledger, 1, priority=priority, dependency=(("afterok", chain[-1].id),)))
+    served = []
+    while (lease := claim(ledger)) is not None:
+        assert claim(ledger) is None
+        commit(ledger, lease, 1)
+        served.append(lease.batch)
+        assert_consistent(ledger)
+    assert served == [spec.id for spec in chain]
+
+
+def test_what_can_never_be_met_waits_or_is_cancelled(ledger: Connection) -> None:
+    """With kill_on_invalid_dependency the batch is CANCELLED with the reason; a chain of such goes with it."""
+    first = submit(ledger, 2, ranges=[(1, 2)])
+    patient = submit(ledger, 2, dependency=(("afterok", first.id),))
+    killed = submit(ledger, 2, dependency=(("afterok", first.id),), kill_on_invalid_dependency=True)
+    behind = submit(ledger, 2, dependency=(("afterok", killed.id),), kill_on_invalid_dependency=True)
+    glad = submit(ledger, 2, dependency=(("afternotok", behind.id),))
+    end(ledger, first, "failed")
+    assert counted(ledger, patient.id) == {"PENDING": 2}
+    assert batches.view(ledger, patient.id).never == 1
+    for spec in (killed, behind):
+        assert counted(ledger, spec.id) == {"CANCELLED": 2}
+        assert [event["kind"] for event in control.events(ledger, spec.id)] == ["CANCELLED DependencyNeverSatisfied"]
+    assert batches.view(ledger, glad.id).ended, "it ran beside the rest of the first"
+
+
+def test_a_rerun_decides_again(ledger: Connection) -> None:
+    """What waited in vain runs after its predecessor was run again and completed."""
+    first = submit(ledger, 2, ranges=[(1, 2)])
+    spec = submit(ledger, 2, dependency=(("afterok", first.id),))
+    end(ledger, first, "failed")
+    assert batches.view(ledger, spec.id).never == 1
+    rerun(ledger, first.id)
+    view = batches.view(ledger, spec.id)
+    assert (view.unmet, view.never) == (1, 0)
+    assert_consistent(ledger)
+    end(ledger, first, "ok")
+    assert counted(ledger, spec.id) == {"COMPLETED": 2}
+
+
+def test_a_rerun_does_not_stop_what_has_begun(ledger: Connection) -> None:
+    """Afternotok was met, its batch has begun: it goes on while the other is run again."""
+    first = submit(ledger, 1)
+    spec = submit(ledger, 2, dependency=(("afternotok", first.id),))
+    commit(ledger, take(ledger), 1, failed=[1])
+    commit(ledger, take(ledger, spec.id), 1)
+    rerun(ledger, first.id)
+    assert batches.view(ledger, spec.id).unmet == 0
+    run_all(ledger)
+    assert counted(ledger, spec.id) == {"COMPLETED": 2}
+
+
+def test_a_cancelled_dependent_that_is_requeued_waits_again(ledger: Connection) -> None:
+    """It is decided anew: it runs once its predecessor has completed, also when that was while it was cancelled."""
+    first = submit(ledger, 2, ranges=[(1, 2)])
+    spec = submit(ledger, 2, dependency=(("afterok", first.id),))
+    control.cancel(ledger, spec.id)
+    end(ledger, first, "ok")
+    rerun(ledger, spec.id)
+    assert batches.view(ledger, spec.id).unmet == 0
+    assert_consistent(ledger)
+    assert run_all(ledger) == [1, 2]
+
+
+@pytest.mark.parametrize(("said", "runs"), [({1000: "ok"}, True), ({1000: "bad"}, False), ({}, False)])
+def test_the_outcome_of_a_batch_that_the_ledger_forgot(ledger: Connection, said: dict[int, str], runs: bool) -> None:
+    """A rebuild says how it ended; without a word it is waited for."""
+    spec = BatchSpec(next(ids), 2, 1, dependency=(("afterok", 1000),))
+    batches.submit(ledger, spec, outcomes=said)
+    view = batches.view(ledger, spec.id)
+    assert (view.unmet, view.never) == (int(not runs), int(said == {1000: "bad"}))
+    assert run_all(ledger) == ([1, 2] if runs else [])
+
+
+# ---- aftercorr ------------------------------------------------------------------------------------------------------
+
+
+def follows(connection: Connection, jobs: int, *, kill: bool = False) -> tuple[BatchSpec, BatchSpec]:
+    """Two batches of one range each, the second behind the first, element by element."""
+    first = submit(connection, jobs, ranges=[(1, jobs)], priority=-1)
+    spec = submit(
+        connection, jobs, ranges=[(1, jobs)], dependency=(("aftercorr", first.id),), kill_on_invalid_dependency=kill
+    )
+    follow(connection, queue.make_app(connection.url), Path("outputs"))
+    assert connection.command("SCARD", keys.UNPRIMED) == 0
+    return first, spec
+
+
+def test_elements_follow_one_by_one(ledger: Connection) -> None:
+    """What completed there may run here, and nothing else."""
+    first, spec = follows(ledger, 10)
+    lease = take(ledger, first.id)
+    verdict = commit(ledger, lease, 4, failed=[2], give_back=True)
+    released = [t for t in ranges.tickets(ledger, verdict.tickets) if t.batch == spec.id]
+    assert sorted((t.first, t.count) for t in released) == [(1, 1), (3, 2)]
+    assert spans(ledger, keys.blocked(spec.id)) == [(2, 1), (5, 6)]
+    assert_consistent(ledger)
+    ran = []
+    for _ in range(2):
+        lease = take(ledger, spec.id)
+        commit(ledger, lease, lease.count)
+        ran += range(lease.first, lease.first + lease.count)
+    assert sorted(ran) == [1, 3, 4]
+
+
+def test_what_follows_a_failure_waits_for_a_rerun(ledger: Connection) -> None:
+    """Its element stays blocked and the batch open; the rerun's success lets it run."""
+    first, spec = follows(ledger, 4)
+    run_all(ledger, failed=[3])
+    # The third of the second batch never ran, so nothing failed there.
+    assert counted(ledger, spec.id) == {"COMPLETED": 3, "PENDING": 1}
+    assert batches.view(ledger, spec.id).never == 1
+    rerun(ledger, first.id)
+    assert batches.view(ledger, spec.id).never == 0
+    run_all(ledger)
+    assert counted(ledger, spec.id) == {"COMPLETED": 4}
+
+
+def test_what_follows_a_failure_is_cancelled_with_kill(ledger: Connection) -> None:
+    """Only the elements whose counterpart failed; the others run."""
+    first, spec = follows(ledger, 4, kill=True)
+    lease = take(ledger, first.id)
+    commit(ledger, lease, 4, failed=[3])
+    assert counted(ledger, spec.id) == {"PENDING": 3, "CANCELLED": 1}
+    assert_consistent(ledger)
+    assert sorted(run_all(ledger)) == [1, 2, 4]
+    assert states(ledger, spec.id)[2] == "CANCELLED"
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_what_completed_before_is_released_by_the_housekeeper(ledger: Connection, redis_url: str, kill: bool) -> None:
+    """A batch that comes after its predecessor's first jobs, or after its end, misses none of them."""
+    first = submit(ledger, 6, ranges=[(1, 6)])
+    lease = take(ledger)
+    commit(ledger, lease, 6, failed=[2])
+    spec = submit(ledger, 6, ranges=[(1, 6)], dependency=(("aftercorr", first.id),), kill_on_invalid_dependency=kill)
+    assert claim(ledger) is None
+    follow(ledger, queue.make_app(redis_url), Path("outputs"))
+    assert ledger.command("SCARD", keys.UNPRIMED) == 0
+    assert sorted(spans(ledger, keys.ranges(spec.id))) == [(1, 1), (3, 4)]
+    assert counted(ledger, spec.id).get("CANCELLED", 0) == int(kill)
+    assert_consistent(ledger)
+
+
+def test_releasing_twice_releases_once(ledger: Connection, redis_url: str) -> None:
+    """The commit and the housekeeper may both release an element."""
+    first, spec = follows(ledger, 6)
+    lease = take(ledger, first.id)
+    commit(ledger, lease, 6)
+    follow(ledger, queue.make_app(redis_url), Path("outputs"))
+    assert ranges.unblock(ledger, spec.id, [(1, 6)]) == []
+    assert sorted(run_all(ledger)) == [1, 2, 3, 4, 5, 6]
+    assert counted(ledger, spec.id) == {"COMPLETED": 6}

@@ -1,0 +1,85 @@
+"""Partitions are queues and slots of their own: nothing of one is seen by another."""
+
+from common.ledger import Connection, batches, control, keys, ranges, workers
+from common.ledger.workers import WorkerInfo
+from common.queue import QUEUE, queue_name
+from tests.integration.ledger_support import (
+    assert_consistent,
+    claim,
+    commit,
+    make_due,
+    run_all,
+    submit,
+    take,
+)
+from tests.support import counted
+
+
+def test_a_claim_finds_only_its_own_partition(ledger: Connection) -> None:
+    """Also with a ticket that names another's range."""
+    here, there = submit(ledger, 2), submit(ledger, 2, partition="gpu")
+    [token, *_] = [ticket.token for ticket in ranges.open_ranges(ledger, there.id)]
+    assert take(ledger, there.id, token).batch == here.id
+    assert take(ledger, partition="gpu").batch == there.id
+    assert_consistent(ledger)
+    assert claim(ledger, partition="nobody") is None
+    assert len(run_all(ledger, partition="gpu")) == 1
+    assert len(run_all(ledger)) == 1
+
+
+def test_tickets_carry_their_partition(ledger: Connection) -> None:
+    """Whatever made them: submit, reclaim, retry, release of a hold, cancel of a part."""
+    spec = submit(ledger, 20, ranges=[(1, 10), (11, 10)], partition="gpu", retries=1, hold=True)
+    made = control.adjust(ledger, spec.id, "held", 0)
+    lease = take(ledger, partition="gpu")
+    made += ranges.reclaim(ledger, [lease.token])
+    commit(ledger, take(ledger, partition="gpu"), 2, retried=[1, 2], give_back=True)
+    make_due(ledger, spec.id)
+    made += ranges.release(ledger)
+    made += control.cancel(ledger, spec.id, 12, 13)[1]
+    assert len(made) == 5
+    assert {ticket.partition for ticket in made} == {"gpu"}
+
+
+def test_each_partition_owes_its_own_tickets(ledger: Connection) -> None:
+    """Ranges and messages are counted in the partition's set and queue."""
+    submit(ledger, 3)
+    submit(ledger, 5, partition="gpu")
+    ledger.command("LPUSH", queue_name("gpu"), "a")
+    assert queue_name("default") == QUEUE
+    assert ranges.owed(ledger, queue_name("default")) == (3, 0)
+    assert ranges.owed(ledger, queue_name("gpu"), "gpu") == (5, 1)
+    assert ranges.partitions(ledger) == ["default", "gpu"]
+
+
+def test_leases_are_counted_by_partition(ledger: Connection) -> None:
+    """What is leased in one leaves the other's slots idle."""
+    submit(ledger, 1)
+    submit(ledger, 100, ranges=[(1, 100)], partition="gpu")
+    workers.heartbeat(ledger, WorkerInfo("a", 2, 0, 1, ("default",)))
+    workers.heartbeat(ledger, WorkerInfo("b", 2, 0, 2, ("gpu",)))
+    take(ledger)
+    lease = take(ledger, partition="gpu")
+    assert ledger.command("HGETALL", keys.LEASED) == {b"default": b"1", b"gpu": b"1"}
+    assert lease.count == 50, "the idle slot of its own partition gets its half, those of another nothing"
+
+
+def test_only_idle_slots_of_the_partition_get_a_part(ledger: Connection) -> None:
+    """A long range is shared for a worker that serves its partition, also if that serves another one too."""
+    submit(ledger, 100, ranges=[(1, 100)], partition="gpu")
+    take(ledger, partition="gpu")
+    workers.heartbeat(ledger, WorkerInfo("a", 8, 0, 1, ("default",)))
+    assert ranges.share(ledger, slice_seconds=-1, partition="gpu") == []
+    assert ranges.share(ledger, slice_seconds=-1) == []
+    workers.heartbeat(ledger, WorkerInfo("b", 2, 0, 2, ("default", "gpu")))
+    assert ranges.share(ledger, slice_seconds=-1) == []
+    [ticket] = ranges.share(ledger, slice_seconds=-1, partition="gpu")
+    assert ticket.partition == "gpu"
+
+
+def test_a_partition_without_workers_harms_no_other(ledger: Connection) -> None:
+    """A high priority there holds up nobody here."""
+    stuck, spec = submit(ledger, 2, partition="nobody", priority=100), submit(ledger, 2)
+    assert run_all(ledger) == [1, 2]
+    assert counted(ledger, stuck.id) == {"PENDING": 2}
+    assert batches.view(ledger, spec.id).ended

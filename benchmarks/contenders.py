@@ -62,14 +62,19 @@ def bare(root: Path, jobs: int, durability: str = "slice", *, slots: int = 2, jo
     return Result(max(each["seconds"] for each in found), {"slot": peak}, in_jobs=in_jobs)
 
 
-def engine(root: Path, jobs: int, durability: str = "slice") -> Result:
+def engine(root: Path, jobs: int, durability: str = "slice", *, output_mode: str = "files") -> Result:
     """The engine, as a fresh system with one worker; its peaks include the writing of the results files."""
     with Engine(root, DURABILITY=durability) as system:
         begin = time.time()
-        view = system.run(jobs)
+        view = system.run(jobs, output_mode=output_mode)
         assert view.ended
         system.wait_finished(view.spec.id)
         return Result(view.ended - begin, system.peaks())
+
+
+def packed(root: Path, jobs: int, durability: str = "slice") -> Result:
+    """The engine with packed outputs: the same results, without a file for each."""
+    return engine(root, jobs, durability, output_mode="packed")
 
 
 _job: list[BatchJob] = []
@@ -96,6 +101,7 @@ def pool(root: Path, jobs: int, _durability: str = "none", *, slots: int = 2) ->
 
 LIMIT = Contender("two bare processes", bare)
 ENGINE = Contender("hpc-batch-sim", engine)
+PACKED = Contender("hpc-batch-sim, packed", packed)
 CHUNKS = Contender("Celery chunks of 100", plain_celery.chunks, 100_000)
 TASKS = Contender("Celery, one task a job", plain_celery.tasks, 10_000)
 POOL = Contender("multiprocessing.Pool", pool)

@@ -10,6 +10,7 @@ from benchmarks.system import System, python
 from common import queue
 from common.ledger import batches, keys
 from common.ledger.batches import BatchView
+from common.options import read_options
 from common.submission import Submitter
 from services.worker.board import Board, SlotEntry
 
@@ -74,9 +75,9 @@ class Engine(System):
 
         wait_for(ready, START_SECONDS, "the workers' start", poll=0.05)
 
-    def run(self, jobs: int, job_seconds: float = 0.0) -> BatchView:
-        """Submit a batch and wait until its last job has ended."""
-        spec = self.submitter.submit(jobs, 42, job_seconds=job_seconds)
+    def run(self, jobs: int, job_seconds: float = 0.0, **options: object) -> BatchView:
+        """Submit a batch and wait until its last job has ended. ``options`` are those of common/options.py."""
+        spec = self.submitter.submit(jobs, 42, job_seconds=job_seconds, options=read_options(options))
         while True:
             view = batches.view(self.connection, spec.id)
             if view.ended:

@@ -15,7 +15,7 @@ from batchsim.client import Client
 from benchmarks import contenders, frame
 from benchmarks.engine import Engine
 from common.jobs import Jobs
-from common.ledger import batches
+from common.ledger import batches, control
 from common.ledger.table import read, record_dtype
 
 _JOB_SECONDS = (0.001, 0.02, 0.1, 1.0)
@@ -105,7 +105,7 @@ def big_batch(engine: Engine, client: Client, jobs: int, *, finish: bool) -> Non
             view = batches.view(engine.connection, accepted["id"])
         print(f"{jobs:,} jobs in {view.ended - (view.started or 0):.0f} s")
     else:
-        batches.cancel(engine.connection, accepted["id"])
+        control.cancel(engine.connection, accepted["id"])
     print("peak memory, MB: " + ", ".join(f"{name} {value:.0f}" for name, value in engine.peaks().items()))
     used = engine.connection.redis.info("memory")
     print(f"Redis data: {used['used_memory'] / 2**20:.0f} MB, peak {used['used_memory_peak'] / 2**20:.0f} MB")

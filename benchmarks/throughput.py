@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import frame
-from benchmarks.contenders import CHUNKS, ENGINE, LIMIT, POOL, TASKS, Contender
+from benchmarks.contenders import CHUNKS, ENGINE, LIMIT, PACKED, POOL, TASKS, Contender
 from benchmarks.processes import TookTooLong
 from benchmarks.system import Result
 
@@ -31,7 +31,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run and print."""
     options = _parser().parse_args(arguments)
     sizes = options.sizes or [options.jobs]
-    chosen = [LIMIT, ENGINE, *([CHUNKS, TASKS] if options.sizes else []), *([POOL] if options.all else [])]
+    chosen = [
+        LIMIT,
+        ENGINE,
+        *([PACKED] if options.packed else []),
+        *([CHUNKS, TASKS] if options.sizes else []),
+        *([POOL] if options.all else []),
+    ]
     frame.print_heading(f"{' / '.join(f'{jobs:,}' for jobs in sizes)} jobs, 2 slots, {options.rounds} rounds")
     _print_left_out(chosen, max(sizes))
     with frame.workspace(options.dir) as base:
@@ -52,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=frame.numbers, help="as 1000,10000,100000,1000000; with plain Celery")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--all", action="store_true", help="also multiprocessing.Pool, which syncs nothing")
+    parser.add_argument("--packed", action="store_true", help="also the engine with packed outputs")
     parser.add_argument("--durability", default="slice", choices=("none", "slice", "file"))
     return parser
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -22,6 +22,7 @@ MAX_QUICK_DEATHS = 3
 QUICK_SECONDS = 10.0
 
 _PR_SET_PDEATHSIG = 1
+_WAITING = {signal.SIGINT, signal.SIGTERM}
 _prctl = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
 
 
@@ -58,9 +59,10 @@ class Supervisor:
     ) -> subprocess.Popen[bytes]:
         """Start a part; its temporary files go to the private directory."""
         full = {**os.environ, **(environment or {}), "TMPDIR": str(self.directory)}
-        part = Part(name, command, full, self._spawn(command, full), time.monotonic(), quiet)
-        self._parts.append(part)
-        self._pump(part)
+        with _signals_later():
+            part = Part(name, command, full, self._spawn(command, full), time.monotonic(), quiet)
+            self._parts.append(part)
+            self._pump(part)
         return part.process
 
     def watch(self) -> None:
@@ -79,8 +81,9 @@ class Supervisor:
             # Its children first: they hold ports, and would outlive us.
             _signal_group(part.process, signal.SIGKILL)
             self._show(f"batchsim: the {part.name} process ended with code {code}; it is started again")
-            part.process, part.started = self._spawn(part.command, part.environment), time.monotonic()
-            self._pump(part)
+            with _signals_later():
+                part.process, part.started = self._spawn(part.command, part.environment), time.monotonic()
+                self._pump(part)
 
     def end(self, name: str, *, patience_seconds: float) -> None:
         """End one part: SIGTERM, then SIGKILL when the patience is over."""
@@ -130,7 +133,7 @@ class Supervisor:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_begin,
         )
 
     def _pump(self, part: Part) -> None:
@@ -149,7 +152,22 @@ class Supervisor:
         threading.Thread(target=pump, name=f"log-{part.name}", daemon=True).start()
 
 
-def _die_with_parent() -> None:
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait: an exception in one of Python's fork hooks would be printed there and forgotten.
+
+    Threads that start meanwhile leave these signals to the main one.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin() -> None:
+    """In the child: no signal waits any more, and it dies with its parent."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITING)
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

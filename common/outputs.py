@@ -6,14 +6,12 @@ worker that was away and still believes in the old batch then cannot put anythin
 """
 
 import csv
-import ctypes
 import fcntl
 import io
 import json
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from typing import Any, Self
 
 from common.batch import BatchSpec
 from common.errors import Conflict, NotFound, StorageUnavailable
+from common.syncing import sync_filesystem
 
 SPEC_NAME = "batch.json"
 SUMMARY_NAME = "summary.json"
@@ -338,22 +337,6 @@ class JobWriter:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
-
-
-def sync_filesystem(descriptor: int) -> None:
-    """syncfs(2) where there is one, else sync(2): one call for thousands of small files. Raises OSError."""
-    syncfs = _syncfs()
-    if syncfs is None:
-        os.sync()
-    elif syncfs(descriptor) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-def _syncfs() -> Any:
-    if not sys.platform.startswith("linux"):
-        return None
-    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

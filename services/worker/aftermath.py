@@ -16,6 +16,7 @@ from common.ledger import Connection, batches, ranges
 from common.ledger.ranges import Lease
 from common.ledger.table import record_packer
 from common.settings import Settings
+from common.syncing import sync_filesystem
 from services.worker.board import Board, Progress
 from services.worker.job import limits_of
 from services.worker.slice import summarise
@@ -62,7 +63,7 @@ def _commit(
     if settings.durability != "none":
         place = os.open(outputs.directory(settings.output_dir, spec), os.O_RDONLY | os.O_DIRECTORY)
         try:
-            outputs.sync_filesystem(place)
+            sync_filesystem(place)
         finally:
             os.close(place)
     verdict = ranges.commit(

@@ -3,4 +3,4 @@
 import pytest
 
 # A failed assert there is to show what it compared, as one in a test file does.
-pytest.register_assert_rewrite("tests.integration")
+pytest.register_assert_rewrite("tests.integration", "tests.unit.packed_support")

@@ -14,8 +14,9 @@ from common.ledger import Connection, batches
 from common.settings import Settings
 from common.submission import Submitter
 from services.api.app import create_app
+from services.worker.finish import finish as write_results
 from tests.integration.api_support import MakeClient
-from tests.integration.ledger_support import assert_consistent
+from tests.integration.ledger_support import assert_consistent, run_all
 
 
 @pytest.fixture
@@ -69,3 +70,17 @@ def submitter(connection: Connection, redis_url: str, root: Path) -> Submitter:
     """Submits to the test's Redis and directory, which is in use already."""
     batches.mark(connection)
     return Submitter(connection, queue.make_app(redis_url), root)
+
+
+@pytest.fixture
+def batch(client: FlaskClient) -> int:
+    """A batch of six jobs that wait, submitted over HTTP."""
+    return int(client.post("/batches", json={"jobs": 6, "seed": 1}).get_json()["id"])
+
+
+@pytest.fixture
+def ended(batch: int, connection: Connection, root: Path) -> int:
+    """That batch after its end: jobs 2 and 5 FAILED; its results files are written."""
+    run_all(connection, failed=[2, 5])
+    assert write_results(connection, root, batch, "test")
+    return batch

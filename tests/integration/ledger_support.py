@@ -1,11 +1,13 @@
 """A slot's steps on the ledger by hand: submit, claim, commit; no files, no messages; and what must always be true."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from common.audit import audit
 from common.batch import BatchSpec, JobState, Reason
@@ -58,17 +60,9 @@ def claim(
     return found
 
 
-def take(
-    connection: Connection,
-    batch: int = 0,
-    token: str = "",
-    *,
-    lease: float = 60.0,
-    most: int = 0,
-    partition: str = DEFAULT_PARTITION,
-) -> Lease:
+def take(connection: Connection, *ticket: Any, **options: Any) -> Lease:
     """Take a range that must be there."""
-    found = claim(connection, batch, token, lease=lease, most=most, partition=partition)
+    found = claim(connection, *ticket, **options)
     assert found is not None
     return found
 
@@ -233,3 +227,18 @@ def _assert_leases(connection: Connection, everything: list[Ticket]) -> None:
     for batch in batches.all_ids(connection):
         running = batches.view(connection, batch).counters[JobState.RUNNING]
         assert running == sum(ticket.batch == batch for ticket in held)
+
+
+def run_machine(make: Callable[[], RuleBasedStateMachine]) -> None:
+    """Run a state machine over the ledger, each example on an emptied one."""
+    run_state_machine_as_test(
+        make,  # type: ignore[arg-type]
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=30,
+            deadline=None,
+            # Shrinking a failure takes minutes here; the steps up to it are printed as they were.
+            phases=[Phase.generate],
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )

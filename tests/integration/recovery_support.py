@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common import outputs, queue
+from common import outputs, queue, results
 from common.audit import audit, verify
 from common.batch import BatchSpec
 from common.jobs import Jobs
@@ -21,7 +21,10 @@ def again(connection: Connection, redis_url: str, root: Path) -> int:
 
 
 def run_jobs(connection: Connection, root: Path, batch: int, most: int | None = None) -> list[int]:
-    """Run what waits as slots do, with the real results; returns which jobs. At most ``most``, the rest waits."""
+    """Run what waits as slots do, with the real results in the batch's mode; returns which jobs.
+
+    At most ``most``, the rest waits.
+    """
     ran: list[int] = []
     while most is None or len(ran) < most:
         lease = claim(connection, batch)
@@ -30,8 +33,10 @@ def run_jobs(connection: Connection, root: Path, batch: int, most: int | None = 
         spec = batches.view(connection, lease.batch).spec
         done = lease.count if most is None else min(lease.count, most - len(ran))
         indices = range(lease.first, lease.first + done)
-        for index in indices:
-            write_job(root, spec, index)
+        with results.writer(root, spec, "t", "none") as writer:
+            for index in indices:
+                writer.write(index, Jobs(spec).result(index)[0])
+            writer.sync()
         work = slice_of(lease.first, [float(expected_row(spec.seed, index)[1]) for index in indices])
         ranges.commit(connection, lease, work, lease_seconds=60, slice_seconds=1, give_back=True)
         ran += indices

@@ -15,20 +15,6 @@ from tests.support import dump
 JOBS = 6
 
 
-@pytest.fixture
-def batch(client: FlaskClient) -> int:
-    """A batch of six jobs that wait."""
-    return int(client.post("/batches", json={"jobs": JOBS, "seed": 1}).get_json()["id"])
-
-
-@pytest.fixture
-def ended(batch: int, connection: Connection, root: Path) -> int:
-    """The batch after its end: jobs 2 and 5 FAILED; its results files are written."""
-    run_all(connection, failed=[2, 5])
-    assert write_results(connection, root, batch, "test")
-    return batch
-
-
 # ---- cancel
 
 

@@ -9,7 +9,6 @@ from werkzeug.test import TestResponse
 
 from common import outputs
 from common.ledger import Connection
-from services.worker.finish import finish as write_results
 from tests.integration.api_support import TOKEN, MakeClient, assert_problem
 from tests.integration.ledger_support import commit, run_all, take
 from tests.support import dump
@@ -23,20 +22,6 @@ ROUTES = [
     ("PATCH", "", {"throttle": 1}),
     ("GET", "explain", None),
 ]
-
-
-@pytest.fixture
-def batch(client: FlaskClient) -> int:
-    """A batch of six jobs that wait."""
-    return int(client.post("/batches", json={"jobs": JOBS, "seed": 1}).get_json()["id"])
-
-
-@pytest.fixture
-def ended(batch: int, connection: Connection, root: Path) -> int:
-    """The batch after its end: jobs 2 and 5 FAILED; its results files are written."""
-    run_all(connection, failed=[2, 5])
-    assert write_results(connection, root, batch, "test")
-    return batch
 
 
 def send(client: FlaskClient, method: str, path: str, body: object = None) -> TestResponse:

@@ -257,3 +257,23 @@ def test_releasing_twice_releases_once(ledger: Connection, redis_url: str) -> No
     assert ranges.unblock(ledger, spec.id, [(1, 6)]) == []
     assert sorted(run_all(ledger)) == [1, 2, 3, 4, 5, 6]
     assert counted(ledger, spec.id) == {"COMPLETED": 6}
+
+
+def test_a_follower_that_runs_again_waits_again_and_counts_on(ledger: Connection, redis_url: str) -> None:
+    """Requeued elements wait for their counterparts once more; their attempts go on counting."""
+    first, spec = follows(ledger, 4)
+    commit(ledger, take(ledger, first.id), 2, give_back=True)
+    control.adjust(ledger, first.id, "held", 1)
+    failed = take(ledger, spec.id)
+    commit(ledger, failed, 2, failed=[1, 2])
+    control.cancel(ledger, spec.id, 3, 4)
+    runs = [(1, 2, JobState.FAILED, failed.attempt), (3, 2, JobState.CANCELLED, 0)]
+    assert control.requeue(ledger, spec.id, runs) == []
+    follow(ledger, queue.make_app(redis_url), Path("outputs"))
+    again = take(ledger, spec.id)
+    assert (again.batch, again.first, again.count, again.attempt) == (spec.id, 1, 2, failed.attempt + 1)
+    assert sorted((r.first, r.count) for r in ranges.open_ranges(ledger, spec.id)) == [(1, 2), (3, 2)]
+    commit(ledger, again, 2)
+    assert claim(ledger, spec.id) is None
+    control.adjust(ledger, first.id, "held", 0)
+    assert sorted(run_all(ledger)) == [3, 3, 4, 4]

@@ -3,15 +3,15 @@
 import itertools
 from dataclasses import replace
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule
 
 from common.batch import BatchSpec
 from common.ledger import Connection, batches, control, keys, ranges, workers
 from common.ledger.ranges import MAX_CRASHES, Slice
 from common.ledger.workers import WorkerInfo
 from tests.integration.ledger_model import LedgerModel, Model, Span
+from tests.integration.ledger_support import run_machine
 from tests.support import slice_of
 
 SLOTS = 4
@@ -231,14 +231,4 @@ class LedgerMachine(LedgerModel):
 
 def test_whatever_happens_the_ledger_agrees_with_a_model(connection: Connection) -> None:
     """Claims, commits, replays, deaths, shares and cancels in any order leave one result a job, and all ends."""
-    run_state_machine_as_test(
-        lambda: LedgerMachine(connection),  # type: ignore[arg-type]
-        settings=settings(
-            max_examples=60,
-            stateful_step_count=30,
-            deadline=None,
-            # Shrinking a failure takes minutes here; the steps up to it are printed as they were.
-            phases=[Phase.generate],
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-        ),
-    )
+    run_machine(lambda: LedgerMachine(connection))  # type: ignore[arg-type]

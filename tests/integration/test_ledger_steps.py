@@ -7,7 +7,6 @@ each of them.
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -15,7 +14,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from common import queue
@@ -31,6 +29,7 @@ from tests.integration.ledger_support import (
     commit,
     expire,
     make_due,
+    run_machine,
     states,
     strike,
 )
@@ -282,14 +281,4 @@ class LedgerSteps(RuleBasedStateMachine):
 
 def test_whatever_people_and_slots_do_the_ledger_is_consistent(connection: Connection) -> None:
     """Every step of the ledger in any order: jobs, ranges, counters and sets fit together, and all ends."""
-    run_state_machine_as_test(
-        lambda: LedgerSteps(connection),  # type: ignore[arg-type]
-        settings=settings(
-            max_examples=60,
-            stateful_step_count=30,
-            deadline=None,
-            # Shrinking a failure takes minutes here; the steps up to it are printed as they were.
-            phases=[Phase.generate],
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-        ),
-    )
+    run_machine(lambda: LedgerSteps(connection))  # type: ignore[arg-type]

@@ -8,49 +8,28 @@ from flask.testing import FlaskClient
 from common import outputs, results
 from common.audit import audit, verify
 from common.batch import BatchSpec
-from common.ledger import Connection, batches, control, ranges
+from common.ledger import Connection, batches, control
 from common.options import read_options
-from common.packed import PACKED_NAME, PackedWriter
+from common.packed import PACKED_NAME
 from common.packed_index import INDEX_NAME
 from common.settings import Settings
 from common.submission import Submitter
 from services.worker.finish import finish as write_results
 from tests.conftest import StartWorker
 from tests.integration.api_support import assert_problem
-from tests.integration.recovery_support import again, claim, waiting
+from tests.integration.recovery_support import again, run_jobs, waiting
 from tests.integration.test_client import cli
 from tests.support import (
     counted,
     differences,
     expected_csv,
     expected_files,
-    expected_row,
     files,
-    slice_of,
     wait_for,
 )
 
 SEED = 42
 PACKED = read_options({"output_mode": "packed"})
-
-
-def run_packed(connection: Connection, root: Path, batch: int, most: int | None = None) -> list[int]:
-    """Run what waits as slots do, into a segment; returns which jobs. At most ``most``, the rest waits."""
-    ran: list[int] = []
-    while most is None or len(ran) < most:
-        lease = claim(connection, batch)
-        if lease is None:
-            break
-        spec = batches.view(connection, lease.batch).spec
-        indices = range(lease.first, lease.first + (lease.count if most is None else min(lease.count, most - len(ran))))
-        with PackedWriter(root, spec, "w-0", "none") as writer:
-            for index in indices:
-                writer.write(index, expected_csv(spec.seed, index))
-            writer.sync()
-        work = slice_of(lease.first, [float(expected_row(spec.seed, index)[1]) for index in indices])
-        ranges.commit(connection, lease, work, lease_seconds=60, slice_seconds=1, give_back=True)
-        ran += indices
-    return sorted(ran)
 
 
 def exported(root: Path, spec: BatchSpec, target: Path) -> dict[str, bytes]:
@@ -95,12 +74,12 @@ def test_csvs_over_the_api_while_it_runs_and_after(
     spec = submitter.submit(100, SEED, options=PACKED)
     ran: list[int] = []
     for most in (30, 20):
-        ran += run_packed(connection, root, spec.id, most)
+        ran += run_jobs(connection, root, spec.id, most)
         for index in range(1, 101):
             with client.get(f"/outputs/{spec.id}/job_{index}.csv") as response:
                 assert response.status_code == (200 if index in ran else 404)
                 assert response.data == expected_csv(SEED, index) or index not in ran
-    run_packed(connection, root, spec.id)
+    run_jobs(connection, root, spec.id)
     assert write_results(connection, root, spec.id, "w")
     with client.get(f"/outputs/{spec.id}/job_100.csv") as response:
         assert (response.data, response.mimetype) == (expected_csv(SEED, 100), "text/csv")
@@ -120,7 +99,7 @@ def test_no_other_file_of_a_packed_batch(
 ) -> None:
     """404, whatever is asked for; its segments are nobody's business."""
     spec = submitter.submit(100, SEED, options=PACKED)
-    run_packed(connection, root, spec.id)
+    run_jobs(connection, root, spec.id)
     assert write_results(connection, root, spec.id, "w")
     with client.get(f"/outputs/{spec.id}/{name}") as response:
         assert_problem(response, 404, "name" if response.get_json(force=True).get("field") else None)
@@ -131,7 +110,7 @@ def test_a_rebuild_keeps_packed_results(
 ) -> None:
     """Redis is emptied: what is in the segments is done, only what is missing runs, and a torn end is no result."""
     spec = submitter.submit(200, SEED, options=PACKED)
-    ran = run_packed(connection, root, spec.id, 70)
+    ran = run_jobs(connection, root, spec.id, 70)
     [segment] = (root / str(spec.id) / PACKED_NAME).glob("segment-*.bin")
     with segment.open("ab") as file:
         file.write(segment.read_bytes()[:100])
@@ -140,7 +119,7 @@ def test_a_rebuild_keeps_packed_results(
     missing = [index for index in range(1, 201) if index not in ran]
     assert waiting(connection, spec.id) == missing
     assert audit(connection, root, spec.id) == []
-    assert run_packed(connection, root, spec.id) == missing
+    assert run_jobs(connection, root, spec.id) == missing
     assert write_results(connection, root, spec.id, "w")
     assert counted(connection, spec.id) == {"COMPLETED": 200}
     assert audit(connection, root, spec.id) == []
@@ -152,7 +131,7 @@ def test_a_start_up_batch_is_archived_with_its_packed_directory(
 ) -> None:
     """The next one's files lie beside no segment of it; each is served its own, also by an API that served the old."""
     old = submitter.submit(10, 1, options=PACKED, startup=True)
-    run_packed(connection, root, old.id)
+    run_jobs(connection, root, old.id)
     assert write_results(connection, root, old.id, "w")
     assert client.get("/outputs/job_3.csv").data == expected_csv(1, 3)
     given = Settings(_env_file=None, num_jobs=5, seed=2, output_dir=root)  # type: ignore[call-arg]
@@ -175,7 +154,7 @@ def test_a_packed_batch_after_a_packed_batch(
         outputs.archive_startup(root)
         spec = submitter.submit(10, seed, options=PACKED, startup=True)
         assert_problem(client.get("/outputs/job_10.csv"), 404, "name")
-        run_packed(connection, root, spec.id)
+        run_jobs(connection, root, spec.id)
         assert write_results(connection, root, spec.id, "w")
         assert client.get("/outputs/job_10.csv").data == expected_csv(seed, 10)
 
@@ -183,11 +162,11 @@ def test_a_packed_batch_after_a_packed_batch(
 def test_export(submitter: Submitter, connection: Connection, root: Path, tmp_path: Path) -> None:
     """As a user types it, of a batch that still runs and of one that has ended."""
     spec = submitter.submit(50, SEED, options=PACKED)
-    ran = run_packed(connection, root, spec.id, 20)
+    ran = run_jobs(connection, root, spec.id, 20)
     done = cli("export", "--batch", spec.id, tmp_path / "part", OUTPUT_DIR=root)
     assert (done.returncode, done.stdout) == (0, f"20 files in {tmp_path / 'part'}/\n"), done
     assert files(tmp_path / "part") == {f"job_{index}.csv": expected_csv(SEED, index) for index in ran}
-    run_packed(connection, root, spec.id)
+    run_jobs(connection, root, spec.id)
     assert write_results(connection, root, spec.id, "w")
     done = cli("export", "--batch", spec.id, tmp_path / "all", OUTPUT_DIR=root)
     assert done.returncode == 0, done
@@ -199,7 +178,7 @@ def test_a_lost_result_is_found_and_run_again(
 ) -> None:
     """Audit and doctor name what a damaged segment has lost; requeue runs it again; then all is well."""
     spec = submitter.submit(20, SEED, options=PACKED)
-    run_packed(connection, root, spec.id)
+    run_jobs(connection, root, spec.id)
     assert write_results(connection, root, spec.id, "w")
     place = root / str(spec.id) / PACKED_NAME
     (place / INDEX_NAME).unlink()
@@ -209,7 +188,7 @@ def test_a_lost_result_is_found_and_run_again(
     assert 0 < len(lost) < 20
     said = client.post(f"/batches/{spec.id}/requeue", json={"missing": True}).get_json()
     assert said["requeued"] == len(lost)
-    assert len(run_packed(connection, root, spec.id)) == len(lost)
+    assert len(run_jobs(connection, root, spec.id)) == len(lost)
     assert write_results(connection, root, spec.id, "w")
     assert audit(connection, root, spec.id) == []
     done = cli("doctor", REDIS_URL=redis_url, OUTPUT_DIR=root)
@@ -237,7 +216,7 @@ def test_cancelled_jobs_of_a_packed_batch(
     """What was cancelled has no result over the API, nor in an export."""
     spec = submitter.submit(10, SEED, options=PACKED)
     control.cancel(connection, spec.id, 4, 10)
-    run_packed(connection, root, spec.id)
+    run_jobs(connection, root, spec.id)
     assert write_results(connection, root, spec.id, "w")
     assert_problem(client.get(f"/outputs/{spec.id}/job_4.csv"), 404, "name")
     assert sorted(exported(root, spec, tmp_path / "out")) == ["job_1.csv", "job_2.csv", "job_3.csv"]

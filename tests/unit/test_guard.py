@@ -5,7 +5,6 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,17 +16,6 @@ LIMIT = 0.05
 # By default the plug-in takes the very alarm that the guard takes.
 pytestmark = pytest.mark.timeout(60, method="thread")
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and RLIMIT_DATA are Linux's")
-
-
-@pytest.fixture
-def guard() -> Iterator[Guard]:
-    """An installed guard; the process's handlers are put back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR1)}
-    found = Guard()
-    found.install()
-    yield found
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def loop(_index: int = 0, _attempt: int = 0) -> int:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,6 @@ from tests.unit.test_slice import FakeJob, throw
 
 # By default the plug-in takes the very alarm that the guard takes.
 pytestmark = pytest.mark.timeout(60, method="thread")
-
-
-@pytest.fixture
-def guard() -> Iterator[Guard]:
-    """An installed guard; the process's handlers are put back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR1)}
-    found = Guard()
-    found.install()
-    yield found
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def run(job: FakeJob, count: int, guard: Guard | None = None, *, attempt: int = 1, tries: int = 0) -> Slice:

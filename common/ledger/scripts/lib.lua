@@ -191,6 +191,27 @@ end
 
 local close_if_ended, close
 
+-- Takes jobs [low, high] out of a range in `set`: what is before stays, what is after becomes a range of its own there, with
+-- the range's rank (in a blocked set, its first job's). Returns the range's traits and the token of what is after.
+local function carve(id, set, token, low, high)
+  local r = redis.call('HMGET', range_key(token), 'first', 'count')
+  local first, last, like = tonumber(r[1]), tonumber(r[1]) + tonumber(r[2]) - 1, traits(token)
+  local rest = nil
+  -- The crashes are those of the job at the head, which is no longer there.
+  like.crashes = 0
+  if high < last then
+    rest = new_range(id, high + 1, last - high, like)
+    redis.call('ZADD', set, set == blocked_key(id) and high + 1 or redis.call('ZSCORE', set, token), rest)
+  end
+  if low > first then
+    redis.call('HSET', range_key(token), 'count', low - first)
+  else
+    redis.call('ZREM', set, token)
+    redis.call('DEL', range_key(token))
+  end
+  return like, rest
+end
+
 -- Looks at a batch's dependencies again: what is unmet, and what can never be met as things stand.
 local function decide(id)
   local key = batch_key(id)
@@ -245,33 +266,21 @@ close = function(id, a, b, state, reason, which)
     redis.call('RPUSH', key .. ':closed', cjson.encode({low, high - low + 1, state, reason}))
     closed = closed + high - low + 1
   end
-  local function cut(set, token, rank)
+  local function cut(set, token)
     local r = redis.call('HMGET', range_key(token), 'first', 'count')
-    local first, last = tonumber(r[1]), tonumber(r[1]) + tonumber(r[2]) - 1
-    local low, high = math.max(first, a), math.min(last, b)
+    local low, high = math.max(tonumber(r[1]), a), math.min(tonumber(r[1]) + tonumber(r[2]) - 1, b)
     if low > high then return end
-    if high < last then
-      local rest, seq = new_range(id, high + 1, last - high, traits(token))
-      redis.call('ZADD', set, rank or seq, rest)
-      if set == ranges_key(id) then
-        offered[id] = offered[id] or {}
-        table.insert(offered[id], rest)
-      end
-      if set == blocked_key(id) then redis.call('ZADD', set, high + 1, rest) end
-    end
-    if low > first then
-      redis.call('HSET', range_key(token), 'count', low - first)
-    else
-      redis.call('ZREM', set, token)
-      redis.call('DEL', range_key(token))
+    local _, rest = carve(id, set, token, low, high)
+    if rest and set == ranges_key(id) then
+      offered[id] = offered[id] or {}
+      table.insert(offered[id], rest)
     end
     note(low, high)
   end
   if which ~= 'RUNNING' then
     local sets = which == 'BLOCKED' and {blocked_key(id)} or {ranges_key(id), parked_key(id), blocked_key(id)}
     for _, set in ipairs(sets) do
-      local found = redis.call('ZRANGE', set, 0, -1, 'WITHSCORES')
-      for i = 1, #found, 2 do cut(set, found[i], set == parked_key(id) and found[i + 1] or nil) end
+      for _, token in ipairs(redis.call('ZRANGE', set, 0, -1)) do cut(set, token) end
     end
     note_parked(id)
   end
@@ -323,17 +332,7 @@ local function unblock(id, first, count)
   if before[1] then table.insert(found, 1, before[1]) end
   for _, token in ipairs(found) do
     local r = redis.call('HMGET', range_key(token), 'first', 'count')
-    local from, to = tonumber(r[1]), tonumber(r[1]) + tonumber(r[2]) - 1
-    local low, high = math.max(from, first), math.min(to, last)
-    if low <= high then
-      if high < to then redis.call('ZADD', set, high + 1, (new_range(id, high + 1, to - high, {}))) end
-      if low > from then
-        redis.call('HSET', range_key(token), 'count', low - from)
-      else
-        redis.call('ZREM', set, token)
-        redis.call('DEL', range_key(token))
-      end
-      offer(id, low, high - low + 1, {})
-    end
+    local low, high = math.max(tonumber(r[1]), first), math.min(tonumber(r[1]) + tonumber(r[2]) - 1, last)
+    if low <= high then offer(id, low, high - low + 1, (carve(id, set, token, low, high))) end
   end
 end

@@ -19,6 +19,7 @@ from common.errors import Conflict, StorageUnavailable
 from common.jobs import Jobs
 from common.ledger import Connection, batches, table
 from common.ledger.table import Closed, record_dtype
+from common.runs import bounds
 from common.statistics import Moments, merge, moments
 
 log = structlog.get_logger()
@@ -87,8 +88,7 @@ def rebuild(connection: Connection, app: Celery, place: Path, spec: BatchSpec) -
 
 def gaps(done: np.ndarray) -> list[tuple[int, int]]:
     """The runs of jobs that are not done, as ``(first, count)``; at most ``MOST_RANGES``, the closest ones joined."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], ~done, [False])).astype(np.int8)))
-    starts, ends = edges[::2], edges[1::2]
+    starts, ends = bounds(~done)
     if len(starts) > MOST_RANGES:
         between = starts[1:] - ends[:-1]
         cut = np.sort(np.argpartition(between, -(MOST_RANGES - 1))[-(MOST_RANGES - 1) :])

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
+from common.errors import InvalidInput
 from common.simulations import faulty, random_numbers
 from common.simulations.random_numbers import Result
 
@@ -24,4 +25,8 @@ SIMULATIONS = (random_numbers.NAME, faulty.NAME)
 
 def simulation(name: str, parameters: dict[str, float]) -> Simulation:
     """The simulation of this name with these parameters. Raises :class:`common.errors.InvalidInput`."""
-    return faulty.Faulty(parameters) if name == faulty.NAME else _random_numbers
+    if name == faulty.NAME:
+        return faulty.Faulty(parameters)
+    if parameters:
+        raise InvalidInput(f"parameters: {name} has none; name a simulation that has", field="parameters")
+    return _random_numbers

@@ -11,7 +11,6 @@ from common.jobs import Jobs
 from common.ledger import batches
 from common.ledger.batches import BatchView
 from common.options import Options, read_options
-from common.simulations import random_numbers
 from services.api.body import json_body
 from services.api.jobs import DEFAULT_LIMIT, MAX_LIMIT, job_rows, number
 from services.api.state import state
@@ -32,10 +31,6 @@ def submit() -> ResponseReturnValue:
     if jobs is None:
         raise InvalidInput('jobs is missing: send {"jobs": 1000}', field="jobs")
     options = read_options({name: value for name, value in body.items() if name not in FIELDS})
-    if options.parameters and options.simulation == random_numbers.NAME:
-        raise InvalidInput(
-            f"parameters: {random_numbers.NAME} has none; name a simulation that has", field="parameters"
-        )
     spec = state().submitter.submit(
         jobs, seed, job_seconds=_seconds(body), options=options, idempotency_key=f"http:{key}" if key else ""
     )

@@ -6,7 +6,6 @@ What completes later is released by the commit itself.
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from celery import Celery
 
 from common import outputs, queue, results
@@ -14,6 +13,7 @@ from common.batch import JobState
 from common.jobs import Jobs
 from common.ledger import Connection, batches, keys, ranges, table
 from common.ledger.table import record_dtype
+from common.runs import runs
 
 CHUNK_JOBS = 2**16
 
@@ -25,9 +25,9 @@ def follow(connection: Connection, app: Celery, root: Path) -> None:
         if not batches.exists(connection, followed) and not batches.is_marked(connection):
             # Redis was emptied, and is being refilled: the followed batch may come yet.
             continue
-        for runs in _completed(connection, root, followed):
-            if runs:
-                queue.publish(app, ranges.unblock(connection, follower, runs))
+        for found in _completed(connection, root, followed):
+            if found:
+                queue.publish(app, ranges.unblock(connection, follower, found))
         queue.publish(app, ranges.unblock(connection, follower, [], primed=entry.decode()))
 
 
@@ -43,15 +43,10 @@ def _completed(connection: Connection, root: Path, followed: int) -> Iterator[li
     if spec is not None and spec.id == followed:
         present = results.open_store(outputs.locate(root, spec), spec).present(spec.jobs)
         for start in range(0, spec.jobs, CHUNK_JOBS):
-            yield _runs(present[start : start + CHUNK_JOBS], start + 1)
+            yield runs(present[start : start + CHUNK_JOBS], start + 1)
 
 
 def completed_runs(connection: Connection, batch_id: int, first: int, count: int) -> list[tuple[int, int]]:
     """Runs of COMPLETED jobs among ``count`` jobs from ``first`` on, as (first, count)."""
     states = table.read(connection, batch_id, first, count, record_dtype(Jobs.outputs))["state"]
-    return _runs(states == JobState.COMPLETED, first)
-
-
-def _runs(flags: np.ndarray, first: int) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
-    return [(first + int(low), int(high - low)) for low, high in zip(edges[::2], edges[1::2], strict=True)]
+    return runs(states == JobState.COMPLETED, first)

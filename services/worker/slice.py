@@ -15,6 +15,7 @@ from common.batch import JobState, Reason
 from common.errors import StorageUnavailable
 from common.ledger.ranges import Retry, Slice
 from common.ledger.table import record_dtype, record_packer
+from common.runs import runs
 from common.statistics import moments
 from services.worker.board import Recorder
 from services.worker.guard import Guard, Interrupted, Limits, TimeLimitReached, memory_limit, status_kb
@@ -180,7 +181,7 @@ def summarise(
     good = table["state"] == JobState.COMPLETED
     codes, counts = np.unique(table["state"], return_counts=True)
     states = {JobState(int(code)): int(count) for code, count in zip(codes, counts, strict=True)}
-    again = _runs(table["state"] == JobState.PENDING, first) if states.pop(JobState.PENDING, 0) else []
+    again = runs(table["state"] == JobState.PENDING, first) if states.pop(JobState.PENDING, 0) else []
     kept = {index: text for index, text in failures.items() if table["state"][index - first] != JobState.PENDING}
     return Slice(
         first=first,
@@ -192,7 +193,7 @@ def summarise(
         records=raw,
         record_size=dtype.itemsize,
         retries=[_retry(run, table, first, failures, limits, tries) for run in again],
-        completed=_runs(good, first),
+        completed=runs(good, first),
     )
 
 
@@ -204,10 +205,3 @@ def _retry(
     attempt = int(table["attempt"][run[0] - first])
     text = failures.get(run[0], "").strip().splitlines()
     return Retry(*run, tries=tries + 1, delay=delay, base=attempt - 1 - tries, text=text[-1][:200] if text else "")
-
-
-def _runs(flags: np.ndarray, first: int) -> list[tuple[int, int]]:
-    if flags.all():
-        return [(first, len(flags))] if len(flags) else []
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
-    return [(first + int(low), int(high - low)) for low, high in zip(edges[::2], edges[1::2], strict=True)]

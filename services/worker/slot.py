@@ -19,7 +19,7 @@ from common.settings import Settings
 from services.worker.aftermath import bury
 from services.worker.board import Board
 from services.worker.guard import Guard
-from services.worker.job import BatchJob
+from services.worker.job import BatchJob, limits_of
 from services.worker.slice import SliceFailure, run_slice, shortened
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class Slot:
         )
         self._publish(verdict.tickets)
         if verdict.word == "shrunk":
-            limits = self._job(lease.batch).limits
+            limits = limits_of(self._spec(lease.batch))
             work = shortened(work, BatchJob.outputs, verdict.count, limits, lease.tries)
             return self._commit(lease, work, give_back=give_back)
         if verdict.word == "stale":
@@ -135,7 +135,7 @@ class Slot:
 
     def _close_batch(self, batch: int) -> None:
         """Every job has ended: let the results files be written."""
-        partition = self._job(batch).spec.partition
+        partition = self._spec(batch).partition
         self._forget(batch)
         log.info("batch.ended", batch=batch)
         try:
@@ -188,9 +188,14 @@ class Slot:
             return False
         return True
 
+    def _spec(self, batch: int) -> BatchSpec:
+        """The batch's specification; also while its directory cannot be opened."""
+        job = self._jobs.get(batch)
+        return job.spec if job else self._persist(lambda: batches.view(self._connection, batch)).spec
+
     def _job(self, batch: int) -> BatchJob:
         if batch not in self._jobs:
-            spec: BatchSpec = self._persist(lambda: batches.view(self._connection, batch)).spec
+            spec = self._spec(batch)
             if len(self._jobs) >= OPEN_BATCHES:
                 self._forget(next(iter(self._jobs)))
             self._jobs[batch] = BatchJob(

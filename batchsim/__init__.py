@@ -1,1 +1,5 @@
-"""What users type and import."""
+"""What users import: ``from batchsim import simulation``."""
+
+from common.simulations.declare import simulation
+
+__all__ = ["simulation"]

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from batchsim import verbs
+from batchsim.sweeping import sweep_options
 from common import settings as settings_module
 from common.settings import SECRETS, Settings
 
@@ -37,13 +38,17 @@ def batchsim() -> None:
 
 @batchsim.command()
 @click.option("--resume", is_flag=True, help="go on with the batch in OUTPUT_DIR: run only what is missing")
+@click.option("--jobs", help="as --num-jobs")
+@sweep_options
+@verbs.batch_options
 @setting_options
-def run(resume: bool, **options: str | None) -> None:
-    """Run NUM_JOBS jobs on this machine, show the progress, write the CSVs, and exit."""
-    configured = settings_module.load(options)
+def run(resume: bool, jobs: str | None, **given: Any) -> None:
+    """Run NUM_JOBS jobs, or a sweep, on this machine, show the progress, write the CSVs, and exit."""
+    batch = verbs.batch_fields(given)
+    configured = settings_module.load({**given, "num_jobs": jobs or given.get("num_jobs")})
     from services.local.run import run as run_embedded
 
-    sys.exit(run_embedded(configured, resume=resume))
+    sys.exit(run_embedded(configured, resume=resume, options=batch))
 
 
 @batchsim.command()
@@ -92,6 +97,32 @@ def doctor(sample: int, **options: str | None) -> None:
         click.echo(line)
         problems += bad
     sys.exit(EXIT_FAILED if problems else 0)
+
+
+@batchsim.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--sample", type=int, help="jobs to run again; without it all of them")
+def reproduce(directory: Path, sample: int | None) -> None:
+    """Run the batch in DIRECTORY again, in this process alone, and compare every byte. Exit code 1 if any differs."""
+    from common import outputs, provenance
+    from common.audit import compare
+    from common.errors import NotFound
+    from common.simulations import registry
+
+    spec = outputs.read_spec(directory)
+    if spec is None:
+        raise NotFound(f"There is no {outputs.SPEC_NAME} in {directory}/.")
+    registry.use(settings_module.load().simulations_dir)
+    here = provenance.environment()
+    for name in sorted(name for name in here if spec.environment.get(name) not in (None, here[name])):
+        click.echo(f"{name} was {spec.environment[name]}, here it is {here[name]}")
+    again, differing = compare(directory, spec, sample=sample or spec.jobs)
+    for problem in differing:
+        click.echo(problem)
+    click.echo(
+        f"batch {spec.id}: {again:,} jobs run again, {len(differing)} differ. By hand: {provenance.command(spec)}"
+    )
+    sys.exit(EXIT_FAILED if differing else 0)
 
 
 for verb in verbs.VERBS:

@@ -27,7 +27,7 @@ class Client:
 
     def submit(
         self,
-        jobs: int,
+        jobs: int | None,
         seed: int | None = None,
         *,
         job_seconds: float = 0.0,
@@ -35,13 +35,26 @@ class Client:
         **options: Any,
     ) -> dict[str, Any]:
         """Submit a batch; returns ``{"id", "jobs", "seed", "url"}``. ``options`` are those of common/options.py."""
-        body = {"jobs": jobs, "job_seconds": job_seconds, **options} | ({} if seed is None else {"seed": seed})
+        given = {"jobs": jobs, "seed": seed, "job_seconds": job_seconds, **options}
+        body = {name: value for name, value in given.items() if value is not None}
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._call("POST", "/batches", body, headers)
 
     def batch(self, batch_id: int) -> dict[str, Any]:
         """A batch: its state, counters, progress and statistics."""
         return self._call("GET", f"/batches/{batch_id}")
+
+    def simulations(self) -> dict[str, Any]:
+        """What the server can run: ``{"simulations": […], "broken": {…}}``."""
+        return self._call("GET", "/simulations")
+
+    def estimates(self, batch_id: int, confidence: float) -> dict[str, Any]:
+        """Each output's mean with its confidence interval and more, over all completed jobs."""
+        return self._call("GET", f"/batches/{batch_id}/estimates?confidence={confidence}")
+
+    def points(self, batch_id: int, confidence: float, offset: int = 0) -> dict[str, Any]:
+        """A page of a sweep's points with their estimates."""
+        return self._call("GET", f"/batches/{batch_id}/points?confidence={confidence}&offset={offset}")
 
     def act(self, batch_id: int, verb: str, **body: Any) -> dict[str, Any]:
         """``cancel``, ``hold``, ``release`` or ``requeue`` a batch; returns how it stands then."""

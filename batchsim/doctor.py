@@ -9,6 +9,7 @@ from common.batch import BatchSpec
 from common.errors import NotFound
 from common.ledger import Connection, batches
 from common.settings import Settings
+from common.simulations import registry
 
 
 def examine(settings: Settings, sample: int) -> Iterator[tuple[str, bool]]:
@@ -16,6 +17,7 @@ def examine(settings: Settings, sample: int) -> Iterator[tuple[str, bool]]:
 
     With REDIS_URL the ledger is audited; a batch that only the volume knows is verified by running jobs again.
     """
+    registry.use(settings.simulations_dir)
     root = settings.output_dir
     connection = Connection(settings.broker_url) if settings.redis_url else None
     known = batches.all_ids(connection) if connection else []

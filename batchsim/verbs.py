@@ -1,5 +1,6 @@
 """The verbs of the command line that talk to a server: submit, look, watch, and act on batches."""
 
+import csv
 import json
 import sys
 import time
@@ -9,11 +10,13 @@ from typing import Any, TypeVar, get_args
 import click
 
 from batchsim.client import Client
+from batchsim.sweeping import NAMES, read, sweep_options
 from common.indices import parse_id
 from common.options import Options
 
 EXIT_FAILED = 1
 WATCH_SECONDS = 0.5
+POINT_FIELDS = ("count", "mean", "standard_error", "ci_low", "ci_high")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,8 +55,8 @@ def batch_options(function: F) -> F:
         flag = f"--{name.replace('_', '-')}"
         if field.annotation is bool:
             option = click.option(flag, name, is_flag=True, default=None, help=field.description)
-        elif name == "parameters":
-            option = click.option("--param", name, multiple=True, metavar="NAME=VALUE", help="a parameter; repeatable")
+        elif name in ("parameters", "sweep"):
+            continue
         else:
             kind = field.annotation if field.annotation in (int, float) else str
             choices = get_args(field.annotation) if name == "output_mode" else ()
@@ -63,43 +66,39 @@ def batch_options(function: F) -> F:
     return function
 
 
+def batch_fields(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of :func:`batch_options` and of a sweep out of all that were given."""
+    swept = read(**{name: given.pop(name) for name in NAMES})
+    own = {name: given.pop(name) for name in Options.model_fields if name in given}
+    return {name: value for name, value in own.items() if value is not None} | swept
+
+
 @click.command()
-@click.option("--jobs", type=int, required=True, help="number of jobs")
+@click.option("--jobs", type=int, help="number of jobs; of a sweep, its points times --replications")
 @click.option("--seed", type=int, help="seed; without one a random one is drawn")
 @click.option("--job-seconds", type=float, default=0.0, help="time that each job waits first, s")
 @click.option("--idempotency-key", default="", help="the same key gives the same batch, however often it is sent")
 @click.option("--watch", "then_watch", is_flag=True, help="watch it to its end")
+@sweep_options
 @batch_options
 @server_options
 def submit(
-    jobs: int,
+    jobs: int | None,
     seed: int | None,
     job_seconds: float,
     idempotency_key: str,
     then_watch: bool,
     url: str,
     token: str,
-    parameters: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Submit a batch to a server; prints its id."""
     client = Client(url, token)
-    given = {name: value for name, value in options.items() if value is not None}
-    if parameters:
-        given["parameters"] = dict(_parameter(text) for text in parameters)
+    given = batch_fields(options)
     accepted = client.submit(jobs, seed, job_seconds=job_seconds, idempotency_key=idempotency_key, **given)
     click.echo(str(accepted["id"]))
     if then_watch:
         sys.exit(watch_batch(client, accepted["id"]))
-
-
-def _parameter(text: str) -> tuple[str, float]:
-    name, separator, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        wrong = "is not NAME=VALUE" if not separator else f"{value!r} is not a number"
-        raise click.BadParameter(f"{text}: {wrong}", param_hint="--param") from None
 
 
 @click.command()
@@ -205,4 +204,66 @@ def _jobs(count: int) -> str:
     return "1 job" if count == 1 else f"{count:,} jobs"
 
 
-VERBS = (submit, show, watch, cancel, hold, release, update, requeue, explain)
+@click.command()
+@click.argument("batch", type=int)
+@click.option("--points", "by_point", is_flag=True, help="of each point of a sweep, as CSV")
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="of the intervals")
+@server_options
+def estimate(batch: int, by_point: bool, confidence: float, url: str, token: str) -> None:
+    """Show each output's mean with its confidence interval, as far as the batch is."""
+    client = Client(url, token)
+    if by_point:
+        _print_points(client, batch, confidence)
+        return
+    found = client.estimates(batch, confidence)
+    click.echo(f"batch {batch}: {found['state']}, {found['done']:,} of {found['jobs']:,} jobs")
+    for name, value in found["outputs"].items():
+        click.echo(
+            f"  {name}: {_interval(value, confidence)}, sd {_short(value['standard_deviation'])}, n {value['count']:,}"
+        )
+
+
+def _print_points(client: Client, batch: int, confidence: float) -> None:
+    writer, offset, header = csv.writer(sys.stdout), 0, False
+    while True:
+        page = client.points(batch, confidence, offset)
+        for point in page["points"]:
+            if not header:
+                fields = [f"{name}_{part}" for name in point["outputs"] for part in POINT_FIELDS]
+                writer.writerow([*point["parameters"], *fields])
+                header = True
+            values = [value[part] for value in point["outputs"].values() for part in POINT_FIELDS]
+            writer.writerow([*point["parameters"].values(), *values])
+        offset += len(page["points"])
+        if not page["next"]:
+            return
+
+
+def _interval(value: dict[str, Any], confidence: float) -> str:
+    if value["ci_low"] is None:
+        return f"mean {_short(value['mean'])}"
+    half = (value["ci_high"] - value["ci_low"]) / 2
+    return f"mean {_short(value['mean'])} ± {_short(half)} ({confidence:.0%})"
+
+
+def _short(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.6g}"
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="with the parameters' JSON Schema")
+@server_options
+def simulations(as_json: bool, url: str, token: str) -> None:
+    """List what a server can run, and what cannot be imported."""
+    found = Client(url, token).simulations()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for each in found["simulations"]:
+        names = ", ".join(each["parameters"].get("properties", {}))
+        click.echo(f"{each['name']}({names}) -> {', '.join(each['outputs'])}: {each['description']}")
+    for path, error in found["broken"].items():
+        click.echo(f"{path} cannot be imported: {error.strip().splitlines()[-1]}", err=True)
+
+
+VERBS = (submit, show, watch, cancel, hold, release, update, requeue, explain, estimate, simulations)

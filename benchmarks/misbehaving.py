@@ -15,7 +15,6 @@ import numpy as np
 from benchmarks import frame
 from benchmarks.engine import Engine
 from common.batch import JobState
-from common.jobs import Jobs
 from common.ledger import Connection, table
 from common.ledger.batches import BatchView
 from common.ledger.table import record_dtype
@@ -88,7 +87,7 @@ def _bad_seconds(connection: Connection, view: BatchView) -> float:
     total = 0.0
     for first in range(1, view.spec.jobs + 1, CHUNK_JOBS):
         count = min(CHUNK_JOBS, view.spec.jobs - first + 1)
-        records = table.page(connection, view.spec.id, first, count, record_dtype(Jobs.outputs))
+        records = table.page(connection, view.spec.id, first, count, record_dtype(view.spec.outputs))
         total += float(np.sum(records["elapsed"][records["state"] != JobState.COMPLETED]))
     return total
 

@@ -21,7 +21,7 @@ from common.jobs import Jobs
 from common.ledger import Connection, batches, ranges, table
 from common.ledger.batches import BatchView
 from common.ledger.table import record_dtype
-from common.statistics import Moments, merge, moments
+from common.statistics import Moments, collect
 
 CHUNK_JOBS = 2**16
 # Sums in another order differ in their last digits; statistics that differ more have counted something else.
@@ -42,12 +42,11 @@ def audit(connection: Connection, root: Path, batch_id: int, *, files: bool = Tr
     for first, records in chunks(connection, view.spec):
         seen.update({JobState(int(code)): int(count) for code, count in zip(*_unique(records), strict=True)})
         good = records[records["state"] == JobState.COMPLETED]
-        for name in Jobs.outputs if len(good) else ():
-            statistics[name] = merge(statistics.get(name), moments(good[f"out:{name}"]))
+        collect(statistics, good, view.spec.outputs)
         if files:
             found += _file_problems(store, view.spec, first, records)
     found += _counter_problems(view, seen)
-    found += _statistics_problems(batches.statistics(connection, batch_id, Jobs.outputs), statistics)
+    found += _statistics_problems(batches.statistics(connection, batch_id, view.spec.outputs), statistics)
     found += _range_problems(connection, view)
     found += _end_problems(root, view)
     return found
@@ -55,16 +54,22 @@ def audit(connection: Connection, root: Path, batch_id: int, *, files: bool = Tr
 
 def verify(root: Path, spec: BatchSpec, *, sample: int = 100, seed: int | None = None) -> list[str]:
     """Run a random sample of a batch's completed jobs again and compare bytes; returns what differs."""
-    place, jobs = outputs.locate(root, spec), Jobs(replace(spec, job_seconds=0.0))
-    store = results.open_store(place, spec)
-    chosen = random.Random(seed).sample(range(1, spec.jobs + 1), min(sample, spec.jobs))  # noqa: S311 - no secret
-    differing = []
+    return compare(outputs.locate(root, spec), spec, sample=sample, seed=seed)[1]
+
+
+def compare(place: Path, spec: BatchSpec, *, sample: int, seed: int | None = None) -> tuple[int, list[str]]:
+    """As :func:`verify`, of the CSVs in ``place``; returns how many jobs were run again, and what differs."""
+    store, jobs = results.open_store(place, spec), Jobs(replace(spec, job_seconds=0.0))
+    # Only what completed: running a job again that failed, hung or killed its process would do so here.
+    present = (np.flatnonzero(store.present(spec.jobs)) + 1).tolist()
+    chosen = random.Random(seed).sample(present, min(sample, len(present)))  # noqa: S311 - no secret
+    again, differing = 0, []
     for index in sorted(chosen):
         data = store.read(index)
-        # Only what completed: running a job again that failed, hung or killed its process would do so here.
-        if data is not None and data != jobs.result(index, attempt=2)[0]:
+        again += 1
+        if data != jobs.result(index, attempt=2)[0]:
             differing.append(f"Job {spec.id}_{index} gives other bytes than its CSV in {place} holds.")
-    return differing
+    return again, differing
 
 
 def missing(root: Path, spec: BatchSpec) -> list[str]:
@@ -81,7 +86,7 @@ def missing(root: Path, spec: BatchSpec) -> list[str]:
 
 def chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.ndarray]]:
     """The batch's job table in pieces: (first index, records)."""
-    dtype = record_dtype(Jobs.outputs)
+    dtype = record_dtype(spec.outputs)
     for first in range(1, spec.jobs + 1, CHUNK_JOBS):
         yield first, table.page(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
 
@@ -124,7 +129,7 @@ def _range_problems(connection: Connection, view: BatchView) -> Iterator[str]:
     for (first, count), (following, _) in pairwise(spans):
         if first + count > following:
             yield f"Jobs {following} … {first + count - 1} are in two ranges."
-    dtype = record_dtype(Jobs.outputs)
+    dtype = record_dtype(view.spec.outputs)
     for first, count in spans:
         pieces = range(first, first + count, CHUNK_JOBS)
         states = (
@@ -163,7 +168,11 @@ def _row_problems(spec: BatchSpec, index: int, data: bytes | None, record: np.vo
         return
     row = results.parse(data)
     try:
-        wrong = [] if row is None else [out for out in Jobs.outputs if float(row[out]) != float(record[f"out:{out}"])]
+        wrong = (
+            []
+            if row is None
+            else [out for out in spec.outputs if not _same(float(row[out]), float(record[f"out:{out}"]))]
+        )
     except (ValueError, KeyError, TypeError):
         row = None
     if row is None:
@@ -171,3 +180,7 @@ def _row_problems(spec: BatchSpec, index: int, data: bytes | None, record: np.vo
         return
     for out in wrong:
         yield f"{name} says {out} = {row[out]}, its record says {record[f'out:{out}']}."
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))

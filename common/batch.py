@@ -48,6 +48,7 @@ class Reason(IntEnum):
     CrashLimit = 5
     MaxFails = 6
     DependencyNeverSatisfied = 7
+    StopRule = 8
 
 
 FAILED_STATES = (JobState.FAILED, JobState.TIMEOUT, JobState.OUT_OF_MEMORY, JobState.NODE_FAIL)
@@ -63,7 +64,13 @@ class BatchSpec:
     simulation: str = "random_numbers"
     # Each job waits so long before it computes, s: to see how the system does with longer jobs.
     job_seconds: float = 0.0
-    parameters: dict[str, float] = field(default_factory=dict)
+    # Hash of the simulation's source: a worker that has another does not run it.
+    version: str = ""
+    # Its numeric outputs, the columns of the job table after the fixed ones.
+    outputs: tuple[str, ...] = ("sum", "mean")
+    parameters: dict[str, Any] = field(default_factory=dict)
+    # See common/sweep.py; empty: every job has the same parameters.
+    sweep: dict[str, Any] = field(default_factory=dict)
     # Limits and order: see common/options.py. ``throttle``, ``priority`` and ``hold`` are what the batch began with.
     time_limit_seconds: float = 0.0
     memory_limit_mb: int = 0
@@ -78,10 +85,14 @@ class BatchSpec:
     kill_on_invalid_dependency: bool = False
     hold: bool = False
     output_mode: str = "files"
+    # Ends the batch once it is met: see common/stopping.py.
+    until: str = ""
     # The start-up batch writes to outputs/ itself, as the original did; any other to outputs/<id>/.
     startup: bool = False
     # Which submit made it; a start-up batch is recognised by it even when Redis has forgotten everything.
     key: str = ""
+    # Python, packages, platform and image that accepted it; see common/provenance.py.
+    environment: dict[str, Any] = field(default_factory=dict)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def to_json(self) -> str:
@@ -93,6 +104,7 @@ class BatchSpec:
         """The inverse of :meth:`to_json`; fields of a newer version are passed over."""
         values: dict[str, Any] = json.loads(text)
         values["dependency"] = tuple((str(kind), int(on)) for kind, on in values.get("dependency", ()))
+        values["outputs"] = tuple(values.get("outputs", ("sum", "mean")))
         return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
 

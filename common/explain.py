@@ -6,7 +6,6 @@ import numpy as np
 
 from common.batch import FAILED_STATES, BatchSpec, JobState, Reason
 from common.errors import InvalidInput
-from common.jobs import Jobs
 from common.ledger import Connection, batches, control, keys, ranges, table
 from common.ledger.batches import BatchView
 from common.ledger.table import record_dtype
@@ -19,6 +18,7 @@ ADVICE = {
     "NonZeroExitCode": "see the error; once its cause is mended: `batchsim requeue {id}`",
     "CrashLimit": "the job ends its own process: look for it there; once that is mended: `batchsim requeue {id}`",
     "CANCELLED": "nothing; or, to run it after all: `batchsim requeue {id} --state CANCELLED`",
+    "StopRule": "nothing: the batch's stop rule was met, and these jobs were not needed",
     "RUNNING": "wait: `batchsim watch {id}`",
 }
 
@@ -45,7 +45,7 @@ def explain_job(connection: Connection, batch_id: int, index: int) -> Explanatio
     view = batches.view(connection, batch_id)
     if not 1 <= index <= view.spec.jobs:
         raise InvalidInput(f"job is {index}; batch {batch_id} has jobs from 1 to {view.spec.jobs}", field="job")
-    record = table.page(connection, batch_id, index, 1, record_dtype(Jobs.outputs))[0]
+    record = table.page(connection, batch_id, index, 1, record_dtype(view.spec.outputs))[0]
     state = JobState(int(record["state"]))
     found = Explanation(f"{batch_id}_{index}", state.name)
     if state.terminal:
@@ -61,7 +61,7 @@ def explain_job(connection: Connection, batch_id: int, index: int) -> Explanatio
 def _explain_end(connection: Connection, view: BatchView, found: Explanation) -> None:
     counts: dict[tuple[int, int], int] = {}
     examples: dict[tuple[int, int], list[int]] = {}
-    dtype = record_dtype(Jobs.outputs)
+    dtype = record_dtype(view.spec.outputs)
     for first in range(1, view.spec.jobs + 1, CHUNK_JOBS):
         count = min(CHUNK_JOBS, view.spec.jobs - first + 1)
         records = table.page(connection, view.spec.id, first, count, dtype)

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from common.errors import InvalidInput
-from common.simulations import SIMULATIONS
 
 Kind = Literal["afterok", "afterany", "afternotok", "aftercorr"]
 DEPENDENCIES = get_args(Kind)
@@ -56,19 +55,14 @@ def _partition(value: str) -> str:
     return value
 
 
-def _simulation(value: str) -> str:
-    if value not in SIMULATIONS:
-        raise ValueError(f"must be one of {', '.join(SIMULATIONS)}")
-    return value
-
-
 class Options(BaseModel):
     """The validated options of one batch; made by :func:`read_options`, which turns errors into ours."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    simulation: Annotated[str, AfterValidator(_simulation)] = Field("random_numbers", description="what each job runs")
-    parameters: dict[str, Real] = Field({}, description="parameters of the simulation")
+    simulation: str = Field("random_numbers", max_length=100, description="what each job runs")
+    parameters: dict[str, Any] = Field({}, description="parameters of the simulation, the same for all jobs")
+    sweep: dict[str, Any] = Field({}, description="parameters that vary: see common/sweep.py")
     time_limit_seconds: Real = Field(0.0, ge=0, le=30 * _DAY_SECONDS, description="time limit of a job, s; 0: none")
     memory_limit_mb: Whole = Field(0, ge=0, le=2**22, description="memory that a job may take, MB; 0: no limit")
     retries: Whole = Field(0, ge=0, le=100, description="how often a job that raises is tried again")
@@ -87,6 +81,9 @@ class Options(BaseModel):
     )
     kill_on_invalid_dependency: bool = Field(False, description="cancel it when its dependency can never be met")
     hold: bool = Field(False, description="accept it, and start it when it is released")
+    until: str = Field(
+        "", max_length=200, description="end it by itself, such as: ci_halfwidth(price) < 0.01 and n >= 1000"
+    )
     output_mode: Literal["files", "packed"] = Field(
         "files", description="a CSV file per job, or all of them packed into a few files"
     )

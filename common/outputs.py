@@ -281,6 +281,11 @@ class RowFormat:
         self._writer.writerow(columns)
         self._start = self._buffer.tell()
 
+    @property
+    def header(self) -> bytes:
+        """The first line."""
+        return self._buffer.getvalue()[: self._start].encode()
+
     def __call__(self, row: Iterable[Any]) -> bytes:
         """The file's bytes; the header is formatted once and stays in the buffer."""
         self._buffer.seek(self._start)

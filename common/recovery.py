@@ -16,11 +16,10 @@ from celery import Celery
 from common import outputs, queue, results
 from common.batch import BatchSpec, JobState, Reason
 from common.errors import Conflict, StorageUnavailable
-from common.jobs import Jobs
 from common.ledger import Connection, batches, table
 from common.ledger.table import Closed, record_dtype
 from common.runs import bounds
-from common.statistics import Moments, merge, moments
+from common.statistics import Moments, collect
 
 log = structlog.get_logger()
 
@@ -115,11 +114,11 @@ def _read_back(connection: Connection, place: Path, spec: BatchSpec) -> np.ndarr
     done = store.present(spec.jobs)
     for start in range(0, spec.jobs, CHUNK_JOBS):
         chunk = done[start : start + CHUNK_JOBS]
-        records = np.zeros(len(chunk), dtype=record_dtype(Jobs.outputs))
+        records = np.zeros(len(chunk), dtype=record_dtype(spec.outputs))
         for position in np.flatnonzero(chunk):
-            values = _values(store, start + int(position) + 1, Jobs.outputs)
+            values = _values(store, start + int(position) + 1, spec.outputs)
             chunk[position] = values is not None
-            for name, value in zip(Jobs.outputs, values or (), strict=False):
+            for name, value in zip(spec.outputs, values or (), strict=False):
                 records[position][f"out:{name}"] = value
         records["state"][chunk], records["attempt"][chunk] = JobState.COMPLETED, 1
         if chunk.any():
@@ -130,15 +129,14 @@ def _read_back(connection: Connection, place: Path, spec: BatchSpec) -> np.ndarr
 def _keep_only(connection: Connection, spec: BatchSpec, kept: np.ndarray) -> dict[str, Moments]:
     """Blank the records of all other jobs; returns the statistics of those that are kept."""
     found: dict[str, Moments] = {}
-    dtype = record_dtype(Jobs.outputs)
+    dtype = record_dtype(spec.outputs)
     for start in range(0, spec.jobs, CHUNK_JOBS):
         chunk = kept[start : start + CHUNK_JOBS]
         records = table.read(connection, spec.id, start + 1, len(chunk), dtype).copy()
         if (records["state"][~chunk] != JobState.PENDING).any():
             records[~chunk] = np.zeros((), dtype=dtype)
             table.write(connection, spec.id, start + 1, records.tobytes(), dtype.itemsize)
-        for name in Jobs.outputs if chunk.any() else ():
-            found[name] = merge(found.get(name), moments(records[f"out:{name}"][chunk]))
+        collect(found, records[chunk], spec.outputs)
     return found
 
 

@@ -9,12 +9,11 @@ import numpy as np
 from common import results
 from common.batch import JobState
 from common.errors import InvalidInput
-from common.jobs import Jobs
 from common.ledger import Connection, table
 from common.ledger.batches import BatchView
 from common.ledger.control import Run
 from common.ledger.table import SEGMENT_JOBS, record_dtype
-from common.statistics import Moments, merge, moments
+from common.statistics import Moments, collect
 
 CHUNK_JOBS = 2**16
 
@@ -37,7 +36,7 @@ class Plan:
 
     def runs(self) -> Iterator[Run]:
         """The runs, in the order of the jobs."""
-        dtype = record_dtype(Jobs.outputs)
+        dtype = record_dtype(self._spec.outputs)
         for first in range(1, self._spec.jobs + 1, CHUNK_JOBS):
             count = min(CHUNK_JOBS, self._spec.jobs - first + 1)
             records = table.page(self._connection, self._spec.id, first, count, dtype)
@@ -49,8 +48,7 @@ class Plan:
                     lost[position] = results.parse(self._store.read(first + int(position)) or b"") is None
                 chosen |= lost
             stay = completed & ~chosen
-            for name in Jobs.outputs if stay.any() else ():
-                self.kept[name] = merge(self.kept.get(name), moments(records[f"out:{name}"][stay]))
+            collect(self.kept, records[stay], self._spec.outputs)
             yield from _equal_runs(first, records, chosen)
 
 

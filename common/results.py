@@ -95,15 +95,31 @@ def open_store(place: Path, spec: BatchSpec) -> Store:
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """The first row of a CSV, with numbers and lists read as such; None when it was cut short or cannot be read."""
+    """The last row of a CSV, with numbers and lists read as such; None when it was cut short or cannot be read.
+
+    Of a job with several rows the last one is the state that it ended in, and has its outputs.
+    """
     # A CSV that was cut short may still look like a row: 552,5 of 552,55.2.
     if not data.endswith(b"\r\n"):
         return None
     try:
-        row = next(csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True))
-        return {name: json.loads(text) for name, text in row.items()}
-    except (ValueError, TypeError, RecursionError, csv.Error, StopIteration):
+        *_, row = csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True)
+        return {name: _cell(text) for name, text in row.items()}
+    except (ValueError, TypeError, RecursionError, csv.Error):
         return None
+
+
+def _cell(text: str | None) -> Any:
+    """A number, truth value or list as such, anything else as text; as Python's csv writes them: ``nan``, ``True``."""
+    if text is None:
+        raise ValueError("a row is shorter than the header")
+    try:
+        return json.loads(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return {"True": True, "False": False}.get(text, text)
 
 
 def export(place: Path, spec: BatchSpec, target: Path) -> int:

@@ -50,6 +50,7 @@ class Settings(BaseSettings):
 
     num_jobs: Count = Field(5, ge=1, le=MAX_JOBS, description="jobs of the start-up batch")
     seed: Count | None = Field(None, ge=0, le=MAX_SEED, description="seed of the start-up batch; empty: a random one")
+    simulations_dir: str = Field("", description="directory with simulations of your own, beside ./simulations")
     job_seconds: float = Field(
         0.0, ge=0, le=86400, description="time that each job waits first, s; to watch the system with longer jobs"
     )

@@ -1,5 +1,6 @@
 """Moments of a sample, and how two of them become one."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,3 +50,12 @@ def merge(a: Moments | None, b: Moments) -> Moments:
         min(a.min, b.min),
         max(a.max, b.max),
     )
+
+
+def collect(found: dict[str, Moments], records: np.ndarray, outputs: Sequence[str]) -> None:
+    """Add the outputs of these job records to what was found; NaN and infinity are left out of every average."""
+    for name in outputs:
+        values = records[f"out:{name}"]
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            found[name] = merge(found.get(name), moments(finite))

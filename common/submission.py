@@ -11,17 +11,22 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from common import outputs, queue, recovery
+from common import outputs, provenance, queue, recovery
 from common.batch import BatchSpec, check
 from common.errors import Conflict, InvalidInput, StorageUnavailable
 from common.ledger import Connection, batches, control
 from common.ledger.batches import BatchView
-from common.options import DEFAULTS, Options
+from common.options import DEFAULTS, Options, read_options
 from common.seeds import draw_seed
 from common.settings import Settings
-from common.simulations import simulation
+from common.simulations import registry
+from common.stopping import StopRule
+from common.sweep import Sweep
 
 log = structlog.get_logger()
+
+# What a rerun does not take over: it waits for nothing, and the limit is a number of this batch.
+NOT_AGAIN = ("dependency", "hold", "max_fails")
 
 
 class Submitter:
@@ -36,23 +41,26 @@ class Submitter:
 
     def submit(
         self,
-        jobs: int,
+        jobs: int | None,
         seed: int | None = None,
         *,
         job_seconds: float = 0.0,
-        options: Options | None = None,
+        options: Options = DEFAULTS,
         startup: bool = False,
         idempotency_key: str = "",
         key_seconds: int = batches.IDEMPOTENCY_SECONDS,
     ) -> BatchSpec:
         """Accept a batch of ``jobs`` jobs; returns its specification, of the first time if the key was used before.
 
+        A sweep says itself how many jobs it has; then ``jobs`` may be None.
         Raises :class:`InvalidInput`, :class:`StorageUnavailable` or :class:`BrokerUnavailable`; then no batch exists.
         """
+        jobs = _size(jobs, options)
         check(jobs, seed, job_seconds)
         if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
             return self._known(known, jobs, seed, job_seconds, options)
-        self._check_options(jobs, options or DEFAULTS)
+        self._check_dependencies(jobs, options)
+        fields = _fields(options, jobs)
         batch_id = batches.new_id(self._connection)
         if outputs.taken(self._root, batch_id):
             # Redis is younger than the volume.
@@ -64,7 +72,8 @@ class Submitter:
             job_seconds=job_seconds,
             startup=startup,
             key=idempotency_key,
-            **_fields(options or DEFAULTS, jobs),
+            environment=provenance.environment(),
+            **fields,
         )
         try:
             outputs.prepare(self._root, spec)
@@ -86,12 +95,11 @@ class Submitter:
         log.info("batch.submitted", batch=accepted, jobs=jobs, seed=spec.seed)
         return spec
 
-    def _known(
-        self, batch_id: int, jobs: int, seed: int | None, job_seconds: float, options: Options | None
-    ) -> BatchSpec:
+    def _known(self, batch_id: int, jobs: int, seed: int | None, job_seconds: float, options: Options) -> BatchSpec:
         spec = batches.view(self._connection, batch_id).spec
-        given = {"jobs": jobs, "job_seconds": job_seconds, **_fields(options or DEFAULTS, jobs)}
-        other = [name for name, value in given.items() if getattr(spec, name) != value]
+        given = {"jobs": jobs, "job_seconds": job_seconds, **_fields(options, jobs)}
+        # The simulation's file may have changed since; the batch is what it was.
+        other = [name for name, value in given.items() if name != "version" and getattr(spec, name) != value]
         if seed not in (None, spec.seed):
             other.append("seed")
         if other:
@@ -101,8 +109,7 @@ class Submitter:
             )
         return spec
 
-    def _check_options(self, jobs: int, options: Options) -> None:
-        simulation(options.simulation, options.parameters)
+    def _check_dependencies(self, jobs: int, options: Options) -> None:
         if sum(kind == "aftercorr" for kind, _ in options.dependency) > 1:
             raise InvalidInput("dependency: aftercorr can name one batch only", field="dependency")
         for kind, on in options.dependency:
@@ -115,16 +122,23 @@ class Submitter:
                     field="dependency",
                 )
 
-    def start_up(self, settings: Settings, key: str) -> BatchSpec:
+    def start_up(
+        self, settings: Settings, key: str, *, jobs: int | None = None, options: Options = DEFAULTS
+    ) -> BatchSpec:
         """The start-up batch of ``key``, which stands for one life of a container: submitted once, however often.
 
-        A batch of an earlier life that still runs with the same size and seed is taken over; one with another size or
-        seed is cancelled. Files of older batches move to their own directory first.
+        It has ``jobs`` jobs, or as the sweep in the options says, or NUM_JOBS. A batch of an earlier life that still
+        runs with the same size and seed is taken over; one with another size or seed is cancelled. Files of older
+        batches move to their own directory first.
         """
         key = f"startup:{key}"
         known = batches.known_submit(self._connection, key)
         if known:
             return batches.view(self._connection, known).spec
+        jobs = None if options.sweep else jobs or settings.num_jobs
+        size = _size(jobs, options)
+        # Before anything is moved or cancelled.
+        fields = _fields(options, size)
         with outputs.exclusive(self._root):
             own = outputs.read_spec(self._root)
             if own is not None and own.key == key:
@@ -133,7 +147,8 @@ class Submitter:
                 return own
             current = self.current()
             if current and not current.ended:
-                if current.spec.jobs == settings.num_jobs and settings.seed in (None, current.spec.seed):
+                same = all(getattr(current.spec, name) == value for name, value in {"jobs": size, **fields}.items())
+                if same and settings.seed in (None, current.spec.seed):
                     batches.remember(self._connection, key, current.spec.id)
                     log.info("startup.taken_over", batch=current.spec.id)
                     return current.spec
@@ -141,9 +156,10 @@ class Submitter:
                 log.warning("startup.replaced", batch=current.spec.id, cancelled_jobs=cancelled)
             self._archive()
             return self.submit(
-                settings.num_jobs,
+                jobs,
                 settings.seed,
                 job_seconds=settings.job_seconds,
+                options=options,
                 startup=True,
                 idempotency_key=key,
                 key_seconds=0,
@@ -175,7 +191,10 @@ class Submitter:
                     "Try again when it has ended."
                 )
             self._archive()
-            return self.submit(current.spec.jobs, job_seconds=current.spec.job_seconds, startup=True)
+            spec = current.spec
+            again = read_options({name: getattr(spec, name) for name in Options.model_fields if name not in NOT_AGAIN})
+            jobs = None if spec.sweep else spec.jobs
+            return self.submit(jobs, job_seconds=spec.job_seconds, options=again, startup=True)
 
     def current(self) -> BatchView | None:
         """The newest start-up batch."""
@@ -188,6 +207,37 @@ class Submitter:
             log.info("startup.archived", batch=moved[0], files=moved[1], to=str(self._root / str(moved[0])))
 
 
+def _size(jobs: int | None, options: Options) -> int:
+    """Number of jobs: as given, or as the sweep says."""
+    if not options.sweep:
+        if jobs is None:
+            raise InvalidInput('jobs is missing: send {"jobs": 1000}', field="jobs")
+        return jobs
+    swept = Sweep.from_dict(options.sweep).jobs
+    if jobs not in (None, swept):
+        raise InvalidInput(f"jobs is {jobs}, but the sweep has {swept}; leave jobs out", field="jobs")
+    return swept
+
+
 def _fields(options: Options, jobs: int) -> dict[str, Any]:
-    """The options as fields of a specification."""
-    return {**options.model_dump(), "max_fails": options.most_fails(jobs)}
+    """The options as fields of a specification, checked against the simulation that they name."""
+    found = registry.find(options.simulation)
+    sweep = Sweep.from_dict(options.sweep) if options.sweep else None
+    if sweep is None:
+        found.check(options.parameters)
+    else:
+        sweep.check(found, options.parameters)
+    if options.until:
+        rule = StopRule.parse(options.until)
+        if rule.output not in found.outputs:
+            raise InvalidInput(
+                f"until: {rule.output} is no output of {found.name}; there are {', '.join(found.outputs)}",
+                field="until",
+            )
+    return {
+        **options.model_dump(),
+        "max_fails": options.most_fails(jobs),
+        "sweep": sweep.to_dict() if sweep else {},
+        "outputs": tuple(found.outputs),
+        "version": "" if options.simulation in registry.BUILT_IN else found.version,
+    }

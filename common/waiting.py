@@ -5,12 +5,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from common.batch import JobState
+from common.batch import BatchSpec, JobState
 from common.ledger import Connection, batches, keys, workers
 from common.ledger.batches import BatchView
 from common.ledger.ranges import DEFAULT_PARTITION
+from common.ledger.workers import WorkerInfo
 
 MOST_PRIORITY = 100
+MOST_NAMED = 5
 
 Standing = Literal["met", "open", "never"]
 
@@ -69,12 +71,21 @@ def _is_in(connection: Connection, place: str, token: str, waiting: int) -> bool
 def _explain_resources(connection: Connection, view: BatchView, found: Explanation) -> None:
     """It waits for a slot: there is none, or all are at work for others."""
     spec = view.spec
-    serving = [info for info in workers.alive(connection) if spec.partition in info.partitions]
+    there = [info for info in workers.alive(connection) if spec.partition in info.partitions]
+    serving = [info for info in there if _has(info, spec)]
+    lacking = [info for info in there if info not in serving]
     slots, idle = sum(info.slots for info in serving), sum(max(0, info.slots - info.busy) for info in serving)
     waiting = [int(name) for name in connection.command("ZRANGE", keys.waiting(spec.partition), 0, -1)]
     found.reason = "Resources"
     found.advice = "wait, or start more workers: `docker compose up --detach --no-recreate --scale worker=N`"
-    if not slots:
+    if lacking:
+        found.details.append(_lack(lacking, spec))
+    if lacking and not slots:
+        found.advice = (
+            f"put its file, as it was when this batch was submitted, where these workers look for simulations; or "
+            f"give the batch up: `batchsim cancel {spec.id}`"
+        )
+    elif not slots:
         found.details.append(f"No worker serves partition {spec.partition!r}.")
         partition = f"run --detach --env WORKER_PARTITIONS={spec.partition}"
         serve = "up --detach" if spec.partition == DEFAULT_PARTITION else partition
@@ -96,6 +107,20 @@ def _explain_resources(connection: Connection, view: BatchView, found: Explanati
         found.advice = f"wait, or `batchsim update {spec.id} --priority {higher}`"
     elif len(waiting) > 1:
         found.details.append(f"{len(waiting)} batches wait there; those of one priority share the slots by time.")
+
+
+def _has(info: WorkerInfo, spec: BatchSpec) -> bool:
+    return not spec.version or f"{spec.simulation}:{spec.version}" in info.simulations
+
+
+def _lack(lacking: Sequence[WorkerInfo], spec: BatchSpec) -> str:
+    """Which workers cannot run it, and why."""
+    other = {info.name for info in lacking if any(has.split(":")[0] == spec.simulation for has in info.simulations)}
+    named = ", ".join(
+        f"{info.name} (another version)" if info.name in other else info.name for info in lacking[:MOST_NAMED]
+    )
+    more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+    return f"It needs simulation {spec.simulation}, version {spec.version}, which these workers lack: {named}{more}."
 
 
 def _explain_dependency(

@@ -22,10 +22,9 @@ from common.batch import JobState
 from common.ledger import Connection, batches, ranges
 from common.ledger.ranges import Retry, Slice
 from common.ledger.table import record_dtype, record_packer
-from common.simulations import random_numbers
 
 REPO = Path(__file__).resolve().parents[1]
-OUTPUTS = random_numbers.OUTPUTS
+OUTPUTS = ("sum", "mean")
 RECORD_SIZE = record_dtype(OUTPUTS).itemsize
 POLL_SECONDS = 0.01
 

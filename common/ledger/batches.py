@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from common.batch import INITIAL_RANGES, BatchSpec, JobState, batch_state, initial_ranges
 from common.errors import NotFound
-from common.jobs import Jobs
 from common.ledger import keys
 from common.ledger.connection import Connection
 from common.ledger.ranges import Ticket, tickets
@@ -88,7 +87,7 @@ def submit(
             slots = int(connection.command("GET", keys.SLOTS) or 0)
         ranges = initial_ranges(spec.jobs, slots)
     arguments: list[object] = [spec.id, spec.to_json(), spec.jobs, secrets.token_hex(4), int(spec.startup)]
-    arguments += [key_seconds, record_dtype(Jobs.outputs).itemsize, SEGMENT_JOBS, completed]
+    arguments += [key_seconds, record_dtype(spec.outputs).itemsize, SEGMENT_JOBS, completed]
     arguments.append(_options_json(spec, closed, outcomes or {}))
     for first, count in ranges:
         arguments += [first, count]
@@ -115,6 +114,8 @@ def _options_json(spec: BatchSpec, closed: Sequence[Closed], outcomes: Mapping[i
             "held": int(spec.hold),
             "kill": int(spec.kill_on_invalid_dependency),
             "dependency": spec.dependency,
+            "until": spec.until,
+            "requires": f"{spec.simulation}:{spec.version}" if spec.version else "",
             "corr": any(kind == "aftercorr" for kind, _ in spec.dependency),
             "outcomes": outcomes,
             "closed": [[piece.first, piece.count, piece.state.name, piece.reason.name] for piece in closed],
@@ -205,6 +206,13 @@ def all_ids(connection: Connection) -> list[int]:
 def finishing(connection: Connection) -> list[int]:
     """Batches that have ended and whose results files are not written yet."""
     return sorted(int(batch_id) for batch_id in connection.command("SMEMBERS", keys.FINISHING))
+
+
+def rules(connection: Connection) -> dict[int, str]:
+    """The stop rules of the batches that have not ended and have one."""
+    ids = [int(batch_id) for batch_id in connection.command("SMEMBERS", keys.ACTIVE)]
+    found = connection.many([("HGET", keys.batch(batch_id), "until") for batch_id in ids]) if ids else []
+    return {batch_id: rule.decode() for batch_id, rule in zip(ids, found, strict=True) if rule}
 
 
 def claim_finish(connection: Connection, batch_id: int, name: str, *, seconds: float) -> bool:

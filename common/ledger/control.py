@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from common.batch import JobState
+from common.batch import JobState, Reason
 from common.ledger import keys
 from common.ledger.connection import Connection
 from common.ledger.ranges import Ticket, tickets
@@ -23,6 +23,12 @@ def cancel(
     Returns how many that were, and the ranges to publish that were cut. Costs the number of ranges, not of jobs.
     """
     reply = connection.run("cancel", [keys.batch(batch_id)], [batch_id, first, last, state])
+    return int(reply[0]), tickets(connection, reply[1:])
+
+
+def abort(connection: Connection, batch_id: int, reason: Reason) -> tuple[int, list[Ticket]]:
+    """End the jobs of a batch that have not ended; returns how many that were, and what is to be published."""
+    reply = connection.run("abort", [keys.batch(batch_id)], [batch_id, reason.name])
     return int(reply[0]), tickets(connection, reply[1:])
 
 

@@ -97,15 +97,18 @@ def claim(
     slice_seconds: float,
     jobs_per_task: int = 0,
     partition: str = DEFAULT_PARTITION,
+    simulations: Sequence[str] = (),
 ) -> tuple[Lease | None, tuple[str, ...]]:
-    """Lease a waiting range. None when nothing waits any more, as after a second delivery of the message.
+    """Lease a waiting range of a batch whose simulation is built in or among ``simulations``.
+
+    None when nothing waits any more, as after a second delivery of the message.
 
     The second value has the tokens of ranges that were cut off and are to be published.
     """
     reply = connection.run(
         "claim",
         [keys.waiting(partition), keys.CLOCK],
-        [partition, *ticket, worker, slot, lease_seconds, slice_seconds, jobs_per_task],
+        [partition, *ticket, worker, slot, lease_seconds, slice_seconds, jobs_per_task, *simulations],
     )
     if reply[0] == b"stale":
         return None, ()

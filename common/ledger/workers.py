@@ -22,6 +22,8 @@ class WorkerInfo:
     busy: int
     pid: int
     partitions: tuple[str, ...] = ("default",)
+    # Those that are not built in, as name:version.
+    simulations: tuple[str, ...] = ()
 
 
 def heartbeat(connection: Connection, info: WorkerInfo) -> int:
@@ -48,7 +50,8 @@ def alive(connection: Connection) -> list[WorkerInfo]:
 
 def _info(said: dict[str, Any]) -> WorkerInfo:
     # JSON knows no tuples.
-    return WorkerInfo(**{**said, "partitions": tuple(said["partitions"])})
+    tuples = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
+    return WorkerInfo(**{**said, **tuples})
 
 
 def slot_number(connection: Connection, slot: str) -> int:

@@ -7,8 +7,9 @@ from common import settings as settings_module
 from common.control import Controller
 from common.ledger import Connection
 from common.settings import Settings
+from common.simulations import registry
 from common.submission import Submitter
-from services.api import batches, control, files, health, jobs, page, problems, security
+from services.api import batches, control, estimates, files, health, jobs, page, problems, security, simulations
 from services.api.state import ApiState
 from services.api.stores import Stores
 
@@ -19,6 +20,7 @@ REDIS_TIMEOUT_SECONDS = 2.0
 def create_app(settings: Settings | None = None) -> Flask:
     """Make the app; opens no connection. Without settings they are read from the environment."""
     configured = settings or settings_module.load()
+    registry.use(configured.simulations_dir)
     connection = Connection(configured.broker_url, timeout_seconds=REDIS_TIMEOUT_SECONDS, retries=1)
     courier = queue.make_app(configured.broker_url)
     submitter = Submitter(connection, courier, configured.output_dir)
@@ -31,6 +33,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["health"] = health.Health(configured)
     problems.register(app)
     security.register(app, configured.api_token.get_secret_value())
-    for module in (health, jobs, batches, control, files, page):
+    for module in (health, jobs, batches, control, estimates, simulations, files, page):
         app.register_blueprint(module.blueprint)
     return app

@@ -5,15 +5,18 @@ from typing import Any
 from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
+from common import provenance
 from common.batch import MAX_JOB_SECONDS, JobState
 from common.errors import InvalidInput
-from common.jobs import Jobs
 from common.ledger import batches
 from common.ledger.batches import BatchView
 from common.options import Options, read_options
 from services.api.body import json_body
 from services.api.jobs import DEFAULT_LIMIT, MAX_LIMIT, job_rows, number
 from services.api.state import state
+
+# So many equal results are no chance any more.
+SUSPICIOUS_COUNT = 10
 
 blueprint = Blueprint("batches", __name__)
 
@@ -28,8 +31,6 @@ def submit() -> ResponseReturnValue:
     if len(key) > 200:
         raise InvalidInput("Idempotency-Key is longer than 200 characters", field="Idempotency-Key")
     jobs, seed = _integer(body, "jobs"), _integer(body, "seed")
-    if jobs is None:
-        raise InvalidInput('jobs is missing: send {"jobs": 1000}', field="jobs")
     options = read_options({name: value for name, value in body.items() if name not in FIELDS})
     spec = state().submitter.submit(
         jobs, seed, job_seconds=_seconds(body), options=options, idempotency_key=f"http:{key}" if key else ""
@@ -53,7 +54,7 @@ def index() -> ResponseReturnValue:
 def show(batch: int) -> ResponseReturnValue:
     """A batch: specification, counters, progress, statistics of its outputs."""
     view = batches.view(state().connection, batch)
-    found = batches.statistics(state().connection, batch, Jobs.outputs)
+    found = batches.statistics(state().connection, batch, view.spec.outputs)
     failures = batches.failures(state().connection, batch)
     return {
         **_brief(view),
@@ -68,6 +69,15 @@ def show(batch: int) -> ResponseReturnValue:
             }
             for name, values in found.items()
         },
+        "outputs": view.spec.outputs,
+        "environment": view.spec.environment,
+        "command": provenance.command(view.spec),
+        "warnings": [
+            f"All {values.n:,} jobs returned the same {name}: does the simulation use its random generator?"
+            for name, values in found.items()
+            if values.n >= SUSPICIOUS_COUNT and values.min == values.max
+        ],
+        "version": view.spec.version,
         "options": {name: getattr(view.spec, name) for name in Options.model_fields},
         "crashes": view.crashes,
         "failures": {str(job): text for job, text in sorted(failures.items())[:20]},

@@ -8,7 +8,6 @@ from flask.typing import ResponseReturnValue
 
 from common.batch import JobState, Reason
 from common.errors import InvalidInput
-from common.jobs import Jobs
 from common.ledger import batches, workers
 from common.ledger.batches import BatchView
 from common.ledger.table import page, record_dtype
@@ -65,7 +64,7 @@ def job_rows(api: ApiState, view: BatchView, offset: int, limit: int) -> Iterato
     size = min(limit, max(0, spec.jobs - offset))
     if not size:
         return
-    records = page(api.connection, spec.id, offset + 1, size, record_dtype(Jobs.outputs))
+    records = page(api.connection, spec.id, offset + 1, size, record_dtype(spec.outputs))
     running = batches.running_jobs(api.connection, spec.id)
     slots = workers.slot_names(api.connection)
     own = spec.startup and batches.startup_id(api.connection) == spec.id
@@ -80,7 +79,7 @@ def job_rows(api: ApiState, view: BatchView, offset: int, limit: int) -> Iterato
             row |= {"attempt": int(record["attempt"]), "slot": slots.get(int(record["slot"]))}
             row |= {"started": float(record["started"]), "elapsed_seconds": float(record["elapsed"])}
         if job is JobState.COMPLETED:
-            row |= {name: float(record[f"out:{name}"]) for name in Jobs.outputs}
+            row |= {name: float(record[f"out:{name}"]) for name in spec.outputs}
             row["csv"] = _csv_url(view, index, own)
         yield row
 

@@ -5,7 +5,6 @@ from flask.typing import ResponseReturnValue
 
 from common.batch import JobState
 from common.errors import BatchSimError
-from common.jobs import Jobs
 from common.ledger import batches
 from services.api.jobs import job_rows
 from services.api.state import state
@@ -25,7 +24,7 @@ def index() -> ResponseReturnValue:
             view = state().submitter.current()
             if view:
                 rows = list(job_rows(state(), view, 0, JOBS_SHOWN))
-                statistics = batches.statistics(state().connection, view.spec.id, Jobs.outputs)
+                statistics = batches.statistics(state().connection, view.spec.id, view.spec.outputs)
         except BatchSimError as caught:
             error = caught.message
     return render_template(

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 from common.batch import INITIAL_RANGES
 from common.settings import Settings
@@ -10,7 +11,7 @@ from services.local.relay import Relay
 from services.local.supervisor import ProcessDied
 
 
-def run(settings: Settings, *, resume: bool = False) -> int:
+def run(settings: Settings, *, resume: bool = False, options: dict[str, Any] | None = None) -> int:
     """Run the start-up batch, or with ``resume`` what is missing of the last one, and print a summary.
 
     Returns the exit code: 0 when every job completed. Raises :class:`common.errors.SettingsError`
@@ -24,9 +25,10 @@ def run(settings: Settings, *, resume: bool = False) -> int:
     try:
         with embedded(settings, relay, events=False) as running:
             # Only now, while the worker starts on another core: these imports take as long as the worker's.
+            from common.options import read_options
             from services.local.watch import Watch
 
-            return Watch(running, relay, begin, resume=resume).finish()
+            return Watch(running, relay, begin, resume=resume, options=read_options(options or {})).finish()
     except ProcessDied as error:
         print(f"batchsim: {error.message}", file=sys.stderr)  # noqa: T201 - a command's answer
         return EXIT_FAILED

@@ -8,10 +8,12 @@ from rich.table import Table
 from common import logs, queue
 from common.batch import BatchSpec, JobState
 from common.errors import BatchSimError, Terminated
-from common.jobs import Jobs
 from common.ledger import Connection, batches
 from common.ledger.batches import BatchView
+from common.options import DEFAULTS, Options
+from common.simulations import registry
 from common.submission import Submitter
+from common.sweep import Sweep
 from services.local.embedded import EXIT_FAILED, Embedded
 from services.local.progress import make_progress
 from services.local.relay import Relay
@@ -28,17 +30,23 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 class Watch:
     """One batch of one ``batchsim run``."""
 
-    def __init__(self, running: Embedded, relay: Relay, begin: float, *, resume: bool) -> None:
+    def __init__(
+        self, running: Embedded, relay: Relay, begin: float, *, resume: bool, options: Options = DEFAULTS
+    ) -> None:
         self._resume = resume
+        self._options = options
         self._settings = running.settings
         self._supervisor = running.supervisor
         self._private = running.private
         self._begin = begin
         logs.configure(self._settings, "run")
+        registry.use(self._settings.simulations_dir)
         self._connection = Connection(self._settings.broker_url)
         app = queue.make_app(self._settings.broker_url)
         self._submitter = Submitter(self._connection, app, self._settings.output_dir, slots=self._settings.workers)
-        self._progress = make_progress(self._settings.num_jobs)
+        self._progress = make_progress(
+            Sweep.from_dict(options.sweep).jobs if options.sweep else self._settings.num_jobs
+        )
         relay.attach(self._progress.show)
 
     def finish(self) -> int:
@@ -56,7 +64,9 @@ class Watch:
                 view = self._wait(spec.id)
             self._print_summary(view)
             self._supervisor.stop(patience_seconds=0.0 if self._private else GOODBYE_SECONDS)
-            return 0 if view.state == "COMPLETED" else EXIT_FAILED
+            # A batch that its own stop rule ended is as good as complete.
+            good = view.state == "COMPLETED" or (view.state == "ABORTED" and bool(spec.until))
+            return 0 if good else EXIT_FAILED
         except KeyboardInterrupt:
             self._print_interrupted(spec)
             return EXIT_INTERRUPTED
@@ -67,7 +77,7 @@ class Watch:
     def _submit(self) -> BatchSpec:
         if self._resume:
             return self._submitter.resume()
-        return self._submitter.start_up(self._settings, f"run-{time.time_ns()}")
+        return self._submitter.start_up(self._settings, f"run-{time.time_ns()}", options=self._options)
 
     def _wait(self, batch: int) -> BatchView:
         pause = FIRST_POLL_SECONDS
@@ -86,7 +96,7 @@ class Watch:
 
     def _print_summary(self, view: BatchView) -> None:
         assert view.ended
-        found = batches.statistics(self._connection, view.spec.id, Jobs.outputs)
+        found = batches.statistics(self._connection, view.spec.id, view.spec.outputs)
         seconds = max(view.ended - (view.started or view.created), 1e-6)
         table = Table(show_header=False, title=f"Batch {view.spec.id}: {view.state}", title_justify="left")
         for job, count in view.counters.items():

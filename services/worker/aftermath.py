@@ -11,7 +11,6 @@ from celery import Celery
 
 from common import outputs, queue
 from common.batch import BatchSpec, JobState, Reason
-from common.jobs import Jobs
 from common.ledger import Connection, batches, ranges
 from common.ledger.ranges import Lease
 from common.ledger.table import record_packer
@@ -59,7 +58,7 @@ def _commit(
     # A tail that was shared away meanwhile is another's.
     done = min(progress.done, lease.count)
     raw = raw[: done * progress.record_size]
-    work = summarise(Jobs.outputs, progress.first, 0.0, raw, {}, limits_of(spec), progress.tries)
+    work = summarise(spec.outputs, progress.first, 0.0, raw, {}, limits_of(spec), progress.tries)
     if settings.durability != "none":
         place = os.open(outputs.directory(settings.output_dir, spec), os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -79,8 +78,8 @@ def _strike(connection: Connection, app: Celery, spec: BatchSpec, lease: Lease, 
     state = JobState(progress.ended_as) if progress.ended_as else None
     reason = REASONS.get(state, Reason.CrashLimit) if state else Reason.CrashLimit
     signal = max(0, -progress.exit_code)
-    nothing = (float("nan"),) * len(Jobs.outputs)
-    record = record_packer(Jobs.outputs).pack(
+    nothing = (float("nan"),) * len(spec.outputs)
+    record = record_packer(spec.outputs).pack(
         state or JobState.FAILED, min(255, progress.attempt), max(0, progress.exit_code), 0, signal, reason,
         0.0, 0.0, 0.0, 0, *nothing,
     )  # fmt: skip

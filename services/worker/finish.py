@@ -12,11 +12,11 @@ import pyarrow.parquet
 
 from common import outputs, packed_index, results
 from common.batch import BatchSpec, JobState, Reason
-from common.jobs import Jobs
 from common.ledger import Connection, batches, workers
 from common.ledger.batches import BatchView
 from common.ledger.table import page, record_dtype
-from common.statistics import Moments, merge, moments
+from common.statistics import Moments, collect
+from common.sweep import Sweep, all_points
 
 CHUNK_JOBS = 2**16
 # Renewed with every chunk of rows, so a dead writer is replaced after this time.
@@ -60,7 +60,7 @@ def _write(connection: Connection, root: Path, view: BatchView, name: str) -> No
 
 def _write_tables(connection: Connection, view: BatchView, work: Path, name: str) -> dict[str, Moments]:
     found: dict[str, Moments] = {}
-    schema, plain = _schema(), pa.csv.WriteOptions(quoting_style="needed")
+    schema, plain = _schema(view.spec), pa.csv.WriteOptions(quoting_style="needed")
     with (
         pa.csv.CSVWriter(work / ".results.csv.tmp", schema, write_options=plain) as as_csv,
         pa.parquet.ParquetWriter(work / ".results.parquet.tmp", schema) as as_parquet,
@@ -71,8 +71,7 @@ def _write_tables(connection: Connection, view: BatchView, work: Path, name: str
             as_csv.write_table(rows)
             as_parquet.write_table(rows)
             good = records[records["state"] == JobState.COMPLETED]
-            for output in Jobs.outputs if len(good) else ():
-                found[output] = merge(found.get(output), moments(good[f"out:{output}"]))
+            collect(found, good, view.spec.outputs)
     return found
 
 
@@ -92,17 +91,36 @@ def _remove_strays(connection: Connection, view: BatchView, place: Path) -> None
 
 
 def _chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.ndarray]]:
-    dtype = record_dtype(Jobs.outputs)
+    dtype = record_dtype(spec.outputs)
     for first in range(1, spec.jobs + 1, CHUNK_JOBS):
         yield first, page(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
 
 
-def _schema() -> Any:
+def _schema(spec: BatchSpec) -> Any:
     fields = [("index", pa.int64()), ("seed", pa.int64()), ("state", pa.string()), ("attempt", pa.uint8())]
     fields += [("worker", pa.string()), ("started", pa.float64()), ("elapsed", pa.float32()), ("cpu", pa.float32())]
     fields += [("max_rss_kb", pa.uint32()), ("exit", pa.int16()), ("signal", pa.uint8())]
     fields += [("reason", pa.string())]
-    return pa.schema(fields + [(name, pa.float64()) for name in Jobs.outputs])
+    swept = _swept(spec)
+    fields += [(name, pa.array(values[:1]).type) for name, values in swept.items()]
+    return pa.schema(fields + [(name, pa.float64()) for name in spec.outputs])
+
+
+def _swept(spec: BatchSpec) -> dict[str, list[Any]]:
+    """Each swept parameter's value at every point; of a mixture of types, as text."""
+    if not spec.sweep:
+        return {}
+    sweep = Sweep.from_dict(spec.sweep)
+    points = all_points(sweep)
+    found: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(name for point in points for name in point):
+        values = [point.get(name) for point in points]
+        kinds = {type(value) for value in values}
+        if kinds <= {int, float}:
+            found[name] = [float(value or 0) for value in values] if float in kinds else values
+        else:
+            found[name] = values if kinds <= {bool} else ["" if value is None else str(value) for value in values]
+    return found
 
 
 def _rows(view: BatchView, first: int, records: np.ndarray, slots: dict[int, str]) -> Any:
@@ -118,9 +136,16 @@ def _rows(view: BatchView, first: int, records: np.ndarray, slots: dict[int, str
         names.take(pa.array(np.minimum(records["slot"], len(names) - 1))),
         *(records[name] for name in ("started", "elapsed", "cpu", "max_rss", "exit", "signal")),
         reasons[records["reason"]],
-        *(np.where(codes == JobState.COMPLETED, records[f"out:{name}"], np.nan) for name in Jobs.outputs),
+        *_parameters(view.spec, first, len(records)),
+        *(np.where(codes == JobState.COMPLETED, records[f"out:{name}"], np.nan) for name in view.spec.outputs),
     ]
-    return pa.table([pa.array(column) for column in columns], schema=_schema())
+    return pa.table([pa.array(column) for column in columns], schema=_schema(view.spec))
+
+
+def _parameters(spec: BatchSpec, first: int, count: int) -> Iterator[Any]:
+    points = np.arange(first - 1, first - 1 + count) // int(spec.sweep.get("replications", 1))
+    for values in _swept(spec).values():
+        yield pa.array(values).take(pa.array(points))
 
 
 def _summary(view: BatchView, found: dict[str, Moments]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from celery import Celery
 
 from common import outputs, queue, results
-from common.batch import JobState
-from common.jobs import Jobs
+from common.batch import BatchSpec, JobState
 from common.ledger import Connection, batches, keys, ranges, table
 from common.ledger.table import record_dtype
 from common.runs import runs
@@ -34,9 +33,10 @@ def follow(connection: Connection, app: Celery, root: Path) -> None:
 def _completed(connection: Connection, root: Path, followed: int) -> Iterator[list[tuple[int, int]]]:
     """The runs of completed jobs of a batch: by the ledger, or of one that it has forgotten, by its results."""
     if batches.exists(connection, followed):
-        jobs = batches.view(connection, followed).spec.jobs
-        for first in range(1, jobs + 1, CHUNK_JOBS):
-            yield completed_runs(connection, followed, first, min(CHUNK_JOBS, jobs - first + 1))
+        spec: BatchSpec | None = batches.view(connection, followed).spec
+        assert spec is not None
+        for first in range(1, spec.jobs + 1, CHUNK_JOBS):
+            yield completed_runs(connection, spec, first, min(CHUNK_JOBS, spec.jobs - first + 1))
         return
     place = root / str(followed)
     spec = outputs.read_spec(place if place.is_dir() else root)
@@ -46,7 +46,7 @@ def _completed(connection: Connection, root: Path, followed: int) -> Iterator[li
             yield runs(present[start : start + CHUNK_JOBS], start + 1)
 
 
-def completed_runs(connection: Connection, batch_id: int, first: int, count: int) -> list[tuple[int, int]]:
+def completed_runs(connection: Connection, spec: BatchSpec, first: int, count: int) -> list[tuple[int, int]]:
     """Runs of COMPLETED jobs among ``count`` jobs from ``first`` on, as (first, count)."""
-    states = table.read(connection, batch_id, first, count, record_dtype(Jobs.outputs))["state"]
+    states = table.read(connection, spec.id, first, count, record_dtype(spec.outputs))["state"]
     return runs(states == JobState.COMPLETED, first)

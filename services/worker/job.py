@@ -15,10 +15,9 @@ class BatchJob:
     Raises :class:`StorageUnavailable` when the batch's directories are not there.
     """
 
-    outputs = Jobs.outputs
-
     def __init__(self, spec: BatchSpec, root: Path, slot: str, durability: str) -> None:
         self.spec = spec
+        self.outputs = spec.outputs
         self.limits = limits_of(spec)
         #: Runs a job: index and attempt → CSV and numeric outputs.
         self.compute = Jobs(spec).result

@@ -25,6 +25,7 @@ from common.ledger import Connection, batches, ranges, workers
 from common.ledger.workers import HEARTBEAT_SECONDS, WorkerInfo
 from common.recovery import recover
 from common.settings import Settings
+from common.simulations import registry
 from services.worker.aftermath import bury
 from services.worker.board import Board, SlotEntry
 from services.worker.guard import status_kb
@@ -58,6 +59,7 @@ class Keeper:
         self._worker = name
         self._partitions = tuple(settings.worker_partitions.split(","))
         self._status_path = status_path
+        registry.use(settings.simulations_dir)
         self._connection = Connection(settings.broker_url, timeout_seconds=2.0, retries=0)
         self._housekeeper = Housekeeper(
             self._connection,
@@ -212,9 +214,8 @@ class Keeper:
     def _info(self) -> WorkerInfo:
         entries = self._board.entries()
         slots = 0 if self._drain_deadline is not None else len(entries)
-        return WorkerInfo(
-            self._worker, slots, sum(1 for entry in entries if entry.token), os.getpid(), self._partitions
-        )
+        busy, simulations = sum(1 for entry in entries if entry.token), tuple(registry.capabilities())
+        return WorkerInfo(self._worker, slots, busy, os.getpid(), self._partitions, simulations)
 
     def _write_status(self, now: float) -> None:
         status = {

@@ -16,7 +16,7 @@ from common.errors import StorageUnavailable
 from common.ledger.ranges import Retry, Slice
 from common.ledger.table import record_dtype, record_packer
 from common.runs import runs
-from common.statistics import moments
+from common.statistics import Moments, collect
 from services.worker.board import Recorder
 from services.worker.guard import Guard, Interrupted, Limits, TimeLimitReached, memory_limit, status_kb
 
@@ -183,12 +183,14 @@ def summarise(
     states = {JobState(int(code)): int(count) for code, count in zip(codes, counts, strict=True)}
     again = runs(table["state"] == JobState.PENDING, first) if states.pop(JobState.PENDING, 0) else []
     kept = {index: text for index, text in failures.items() if table["state"][index - first] != JobState.PENDING}
+    found: dict[str, Moments] = {}
+    collect(found, table[good], outputs)
     return Slice(
         first=first,
         done=len(table),
         seconds=seconds,
         states=states,
-        moments={name: moments(table[f"out:{name}"][good]) for name in outputs if good.any()},
+        moments=found,
         failures=kept,
         records=raw,
         record_size=dtype.itemsize,

@@ -16,6 +16,7 @@ from common.errors import BatchSimError, BrokerUnavailable, StorageUnavailable
 from common.ledger import Connection, batches, control, ranges, workers
 from common.ledger.ranges import Lease, Slice, Verdict
 from common.settings import Settings
+from common.simulations import registry
 from services.worker.aftermath import bury
 from services.worker.board import Board
 from services.worker.guard import Guard
@@ -38,6 +39,7 @@ class Slot:
     """Runs what tickets lead it to; lives as long as its process."""
 
     def __init__(self, settings: Settings, app: Celery, board: Board, worker: str, index: int) -> None:
+        registry.use(settings.simulations_dir)
         self._settings = settings
         self._app = app
         self._board = board
@@ -77,6 +79,7 @@ class Slot:
             slice_seconds=self._settings.slice_seconds,
             jobs_per_task=self._settings.jobs_per_task,
             partition=partition,
+            simulations=registry.capabilities(),
         )
 
     def _work(self, lease: Lease) -> None:
@@ -120,8 +123,8 @@ class Slot:
         )
         self._publish(verdict.tickets)
         if verdict.word == "shrunk":
-            limits = limits_of(self._spec(lease.batch))
-            work = shortened(work, BatchJob.outputs, verdict.count, limits, lease.tries)
+            spec = self._spec(lease.batch)
+            work = shortened(work, spec.outputs, verdict.count, limits_of(spec), lease.tries)
             return self._commit(lease, work, give_back=give_back)
         if verdict.word == "stale":
             log.warning("range.lost", batch=lease.batch, range=range_text(lease.batch, lease.first, lease.count))

@@ -12,7 +12,6 @@ import numpy as np
 from common import outputs, results
 from common.audit import audit, verify
 from common.batch import BatchSpec, JobState
-from common.jobs import Jobs
 from common.ledger import Connection, batches, table
 from tests import support
 from tests.chaos.expected import Told, counts, wrong_ends
@@ -34,7 +33,7 @@ def states_of(root: Path, spec: BatchSpec) -> list[JobState]:
 
 def present_states(connection: Connection, spec: BatchSpec) -> list[JobState]:
     """The state of each job now, as the ledger says; one that a slot is at counts as PENDING."""
-    records = table.page(connection, spec.id, 1, spec.jobs, table.record_dtype(Jobs.outputs))
+    records = table.page(connection, spec.id, 1, spec.jobs, table.record_dtype(spec.outputs))
     return [JobState(int(code)) for code in records["state"]]
 
 

@@ -17,7 +17,10 @@ from tests.support import dump
 # What is sent, and what the specification has then where that is not the same; with what must be sent beside it.
 GOOD: dict[str, list[tuple[Any, Any]]] = {
     "simulation": [("random_numbers", "random_numbers"), ("faulty", "faulty")],
-    "parameters": [({}, {}), ({"raises": 0.25, "kills": 0}, {"raises": 0.25, "kills": 0.0})],
+    "parameters": [({}, {}), ({"raises": 0.25, "kills": 0}, {"raises": 0.25, "kills": 0})],
+    "sweep": [({}, {}), ({"points": [{}], "replications": 7},
+                         {"mode": "points", "points": [{}], "replications": 7, "common_random_numbers": False})],
+    "until": [("", ""), ("ci_halfwidth(mean) < 1 % and n >= 500", "ci_halfwidth(mean) < 1 % and n >= 500")],
     "time_limit_seconds": [(0, 0.0), (0.5, 0.5), (2_592_000, 2_592_000.0)],
     "memory_limit_mb": [(0, 0), (64, 64), (64.0, 64), (2**22, 2**22)],
     "retries": [(0, 0), (3, 3), (100, 100)],
@@ -37,8 +40,12 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
 NAN, INFINITY = float("nan"), float("inf")
 BAD: dict[str, list[Any]] = {
     "simulation": ["", "nonsense", 5, None, ["faulty"]],
-    "parameters": [[], None, "raises=1", {"raises": "x"}, {"raises": NAN}, {"raises": INFINITY}, {"raises": True},
-                   {"raises": 0.5}],
+    "parameters": [[], None, "raises=1"],
+    "sweep": [[], None, "x", {"nonsense": 1}, {"axes": {}}, {"axes": []}, {"axes": 5},
+              {"points": [{}], "axes": {"a": [1]}},
+              {"mode": "nonsense", "axes": {"a": [1]}}, {"mode": [], "axes": {"a": [1]}}, {"replications": 2},
+              {"points": [{}], "common_random_numbers": 1}, {"mode": "zip", "axes": {"a": [1], "b": [1, 2]}}],
+    "until": ["mean", "ci_halfwidth(nonsense) < 1", "ci_halfwidth(mean) < 0", "x" * 201, 5, None],
     "time_limit_seconds": [-0.1, 2_592_001, "soon", NAN, INFINITY, True, None, []],
     "memory_limit_mb": [-1, 2**22 + 1, 0.5, "much", True, None],
     "retries": [-1, 101, 1.5, "x", True, None],
@@ -115,12 +122,21 @@ def test_bad(
     assert sorted(root.rglob("*")) == files
 
 
-@pytest.mark.parametrize("parameters", [{"raises": -0.1}, {"raises": 0.6, "hangs": 0.6}, {"nonsense": 0.1}, {"": 1}])
+@pytest.mark.parametrize(
+    "parameters",
+    [{"raises": -0.1}, {"raises": "x"}, {"raises": NAN}, {"raises": INFINITY}, {"raises": None}, {"raises": [0.1]},
+     {"nonsense": 0.1}, {"": 1}],
+)  # fmt: skip
 def test_parameters_that_the_simulation_refuses(
     client: FlaskClient, connection: Connection, root: Path, parameters: dict[str, float]
 ) -> None:
-    """They are looked at before anything is submitted."""
-    assert_problem(post(client, {"jobs": 5, "simulation": "faulty", "parameters": parameters}), 400, "parameters")
+    """They are looked at, fixed or swept, before anything is submitted; the error names the parameter."""
+    [(name, value)] = parameters.items()
+    beside = {"simulation": "faulty"}
+    assert_problem(post(client, {"jobs": 5, "parameters": parameters, **beside}), 400, name)
+    assert_problem(post(client, {"sweep": {"axes": {name: [value]}, "replications": 5}, **beside}), 400, name)
+    assert_problem(post(client, {"sweep": {"points": [parameters]}, **beside}), 400, name)
+    assert_problem(post(client, {"jobs": 5, "parameters": {"raises": 0.1}}), 400, "raises")
     assert dump(connection) == {}
     assert list(root.iterdir()) == []
 
@@ -148,6 +164,8 @@ OTHER: dict[str, Any] = {
     "kill_on_invalid_dependency": True,
     "hold": True,
     "output_mode": "packed",
+    "sweep": {"points": [{}], "replications": 7},
+    "until": "count(mean) >= 5",
 }
 
 

@@ -11,6 +11,7 @@ from werkzeug.test import TestResponse
 from common import outputs, queue
 from common.batch import BatchSpec
 from common.ledger import Connection, batches, keys, ranges
+from common.provenance import environment
 from common.settings import MAX_JOBS, MAX_SEED
 from tests.integration.api_support import MakeClient, assert_problem
 from tests.support import dump
@@ -175,4 +176,6 @@ def test_specs_are_the_same_everywhere(client: FlaskClient, connection: Connecti
     """What the API says, what the ledger holds and what lies on the volume are one specification."""
     batch = client.post("/batches", json={"jobs": 5, "seed": 3}).get_json()["id"]
     spec = outputs.read_spec(root / str(batch))
-    assert spec == batches.view(connection, batch).spec == BatchSpec(batch, 5, 3, created=spec.created if spec else "")
+    assert spec is not None
+    wanted = BatchSpec(batch, 5, 3, created=spec.created, environment=environment())
+    assert spec == batches.view(connection, batch).spec == wanted

@@ -14,8 +14,8 @@ from common.ledger import Connection, batches, table
 from common.ledger.table import record_dtype
 from common.options import read_options
 from common.seeds import Streams
-from common.simulations import random_numbers
-from common.simulations.faulty import Faulty
+from common.simulations.faulty import KINDS, kind
+from common.simulations.random_numbers import random_numbers
 from common.submission import Submitter
 from tests.conftest import LEASE_SECONDS, SLICE_SECONDS, StartWorker, wait_ready
 from tests.integration.test_client import cli
@@ -46,10 +46,12 @@ ENDS = {
 STUBBORN = """
 import runpy, time
 from common.simulations import faulty
+from common.simulations.declare import simulation
 
-def call(self, rng, attempt):
+@simulation(outputs={"sum": int, "mean": float}, name="faulty")
+def stubborn(rng, *, hangs: float = 0.0):
     result = faulty.random_numbers(rng)
-    while self.kind(float(rng.random())) == "hangs":
+    while faulty.kind(float(rng.random()), 0, hangs, 0, 0, 0) == "hangs":
         deadline = time.monotonic() + 3600
         while time.monotonic() < deadline:
             try:
@@ -58,18 +60,18 @@ def call(self, rng, attempt):
                 pass
     return result
 
-faulty.Faulty.__call__ = call
+faulty.faulty = stubborn
 runpy.run_module("services.worker", run_name="__main__", alter_sys=True)
 """
 
 
 def kinds(parameters: dict[str, float], jobs: int) -> dict[int, str]:
     """What each job does, from its own random stream."""
-    simulation, streams, found = Faulty(parameters), Streams(SEED), {}
+    rates, streams, found = [parameters.get(name, 0.0) for name in KINDS], Streams(SEED), {}
     for index in range(1, jobs + 1):
         rng = streams.generator(index)
-        random_numbers.random_numbers(rng)
-        found[index] = simulation.kind(float(rng.random()))
+        random_numbers(rng)
+        found[index] = kind(float(rng.random()), *rates)
     return found
 
 
@@ -106,9 +108,9 @@ def test_all_kinds_at_once(connection: Connection, redis_url: str, root: Path, w
     assert {what[i] for i in what if page["attempt"][i - 1] == 1} <= {"", "hangs", "memory"}
     assert {int(page["attempt"][i - 1]) for i in what if what[i] == "flaky"} == {2}
     assert {int(page["signal"][i - 1]) for i in what if what[i] == "kills"} == {9}
-    assert counted(connection, spec.id) == Counter(ENDS[kind][0].name for kind in what.values())
+    assert counted(connection, spec.id) == Counter(ENDS[name][0].name for name in what.values())
 
-    good = [index for index, kind in what.items() if ENDS[kind][0] is JobState.COMPLETED]
+    good = [index for index, name in what.items() if ENDS[name][0] is JobState.COMPLETED]
     if mode == "packed":
         target = root.parent / "exported"
         assert cli("export", "--batch", spec.id, target, OUTPUT_DIR=root).returncode == 0
@@ -119,8 +121,8 @@ def test_all_kinds_at_once(connection: Connection, redis_url: str, root: Path, w
     done = cli("doctor", REDIS_URL=redis_url, OUTPUT_DIR=root)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert explain_batch(connection, spec.id).state == "FAILED"
-    for kind, (state, reason) in ENDS.items():
-        index = next(index for index in what if what[index] == kind)
+    for name, (state, reason) in ENDS.items():
+        index = next(index for index in what if what[index] == name)
         said = explain_job(connection, spec.id, index)
         assert (said.state, said.reason) == (state.name, reason.name if reason else "")
 
@@ -130,7 +132,7 @@ def test_a_job_that_ignores_its_time_limit_is_killed(
 ) -> None:
     """It catches the interrupt and goes on; its process is killed, the job is TIMEOUT, and the others run."""
     what = kinds({"hangs": 0.08}, 40)
-    bad = [index for index, kind in what.items() if kind]
+    bad = [index for index, name in what.items() if name]
     assert 1 <= len(bad) <= 4
     spec = submit(connection, redis_url, root, 40, parameters={"hangs": 0.08}, time_limit_seconds=0.2)
     given = {"REDIS_URL": redis_url, "OUTPUT_DIR": root, "TMPDIR": home}

@@ -44,6 +44,7 @@ def show(batchsim: Batchsim, batch: object) -> dict[str, Any]:
 
 
 EVERY_OPTION = {
+    "--until": ("standard_error(mean) < 0.001", "standard_error(mean) < 0.001"),
     "--simulation": ("faulty", "faulty"),
     "--param": ("raises=0.0", {"raises": 0.0}),
     "--time-limit-seconds": ("20", 20.0),
@@ -71,7 +72,7 @@ def test_a_batch_with_every_option(batchsim: Batchsim, worker: StartWorker, tmp_
     options = show(batchsim, batch)["options"]
     wanted = {option[2:].replace("-", "_"): value for option, (_, value) in EVERY_OPTION.items()}
     wanted["parameters"] = wanted.pop("param")
-    assert options == wanted | {"hold": True, "kill_on_invalid_dependency": True}
+    assert options == wanted | {"hold": True, "kill_on_invalid_dependency": True, "sweep": {}}
     assert set(options) == set(Options.model_fields)
 
     assert said(batchsim("explain", batch)).splitlines() == [
@@ -144,7 +145,7 @@ def test_failures_on_the_command_line(batchsim: Batchsim, worker: StartWorker) -
     assert lines[-1] == f"batch {batch}: FAILED, 3 of 3 jobs"
     explained = said(batchsim("explain", f"{batch}_2"))
     assert explained.startswith(f"{batch}_2 is FAILED (NonZeroExitCode)\n  Attempt 1 began at ")
-    assert "Misbehaved: this job was chosen to fail at attempt 1" in explained
+    assert "Misbehaved: this job was chosen to fail" in explained
     assert explained.endswith(f"`batchsim requeue {batch}`")
     assert all(line.startswith("  ") for line in explained.splitlines()[1:])
 

@@ -120,7 +120,7 @@ def options_section() -> str:
 @pytest.mark.parametrize("name", sorted(Options.model_fields))
 def test_option_is_in_the_readme(name: str) -> None:
     """Every option that a batch has is explained where README says what a batch may ask for."""
-    flag = "--param" if name == "parameters" else f"--{name.replace('_', '-')}"
+    flag = {"parameters": "--param", "sweep": "--replications"}.get(name, f"--{name.replace('_', '-')}")
     assert re.search(rf"{flag}(?![a-z-])", options_section()), flag
 
 

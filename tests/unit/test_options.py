@@ -9,8 +9,10 @@ from common.errors import InvalidInput
 from common.options import DEFAULTS, MOST_DEPENDENCIES, Options, read_options
 
 GOOD: dict[str, list[Any]] = {
-    "simulation": ["random_numbers", "faulty"],
-    "parameters": [{}, {"raises": 0.5, "x": -1}],
+    "simulation": ["random_numbers", "faulty", "one of my own"],
+    "parameters": [{}, {"raises": 0.5, "x": -1}, {"a": "text", "b": [1, 2], "c": None}],
+    "sweep": [{}, {"axes": {"raises": [0.1, 0.2]}, "replications": 10}],
+    "until": ["", "ci_halfwidth(mean) < 0.1"],
     "time_limit_seconds": [0, 0.001, 60, 30 * 86400],
     "memory_limit_mb": [0, 1, 2**22],
     "retries": [0, 1, 100],
@@ -26,8 +28,10 @@ GOOD: dict[str, list[Any]] = {
     "output_mode": ["files", "packed"],
 }
 BAD: dict[str, list[Any]] = {
-    "simulation": ["", "Random", 5, None],
-    "parameters": [[], "x", {"raises": "much"}, {"raises": None}],
+    "simulation": ["a" * 101, 5, None],
+    "parameters": [[], "x", None],
+    "sweep": [[], "x", None],
+    "until": [5, None, "x" * 201],
     "time_limit_seconds": [-1, 30 * 86400 + 1, "soon", float("nan"), float("inf"), None],
     "memory_limit_mb": [-1, 1.5, 2**22 + 1, "much"],
     "retries": [-1, 101, 0.5, "x"],

@@ -1,5 +1,6 @@
 """A batch's CSVs in either output mode."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -82,10 +83,18 @@ def test_file_store_follows_no_link(root: Path) -> None:
 
 
 def test_parse_reads_as_read_rows(tmp_path: Path) -> None:
-    """The first row, with numbers and lists read as such."""
+    """The last row, with numbers and lists read as such."""
     (tmp_path / "x.csv").write_bytes(ROW)
     assert results.parse(ROW) == next(read_rows(tmp_path / "x.csv")) == {"numbers": [33, 14], "sum": 47, "mean": 23.5}
-    assert results.parse(b"a\r\n1\r\n2\r\n") == {"a": 1}
+    assert results.parse(b"a\r\n1\r\n2\r\n") == {"a": 2}
+
+
+def test_parse_keeps_text() -> None:
+    """What is no number is text, and a number that is none is that."""
+    assert results.parse(b"a,b,c\r\nx,-inf,True\r\n") == {"a": "x", "b": -math.inf, "c": True}
+    found = results.parse(b"a\r\nnan\r\n")
+    assert found is not None
+    assert math.isnan(found["a"])
 
 
 @pytest.mark.parametrize("cut", range(len(ROW)))
@@ -99,7 +108,6 @@ def test_parse_refuses_what_was_cut_short(cut: int) -> None:
     [
         b"a,b\r\n1\r\n",
         b"a\r\n1,2\r\n",
-        b"a\r\nx\r\n",
         b"a\r\n\xff\r\n",
         b'a\r\n"1\r\n',
         b"a\r\n" + b"[" * 99_999 + b"\r\n",
@@ -108,7 +116,7 @@ def test_parse_refuses_what_was_cut_short(cut: int) -> None:
     ],
 )
 def test_parse_refuses_what_is_no_row(data: bytes) -> None:
-    """Too few or too many fields, no number, no text, an open quote, too deep or too long."""
+    """Too few or too many fields, no text, an open quote, too deep or too long."""
     assert results.parse(data) is None
 
 

@@ -13,8 +13,9 @@ from common.batch import JobState
 from common.errors import StorageUnavailable
 from common.ledger.ranges import Slice
 from common.ledger.table import record_dtype
+from common.statistics import moments
 from services.worker.guard import Limits
-from services.worker.slice import MAX_ERROR_CHARACTERS, SliceFailure, moments, run_slice
+from services.worker.slice import MAX_ERROR_CHARACTERS, SliceFailure, run_slice
 
 NO_LIMITS = Limits()
 

@@ -7,6 +7,8 @@ local P = 'bs:'
 -- One step of priority outweighs every service time; a score still resolves a millisecond.
 local PRIORITY_STEP = 1e10
 local MOST_TOKENS = 4096
+-- Batches at which a claim looks for one whose simulation the worker has.
+local MOST_CANDIDATES = 1000
 local MOST_EVENTS = 1000
 -- Tokens whose tickets are to be published; every script that makes ranges claimable returns them.
 local tokens = {}

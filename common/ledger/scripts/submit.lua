@@ -3,7 +3,8 @@
 -- KEYS  1 batch  2 bs:batches  3 bs:active  4 bs:startup  5 idempotency (or '')
 -- ARGV  1 id  2 specification, JSON  3 jobs  4 incarnation  5 '1' for the start-up batch  6 idempotency lifetime, s (0: for ever)
 --       7 size of a job record, bytes  8 jobs in a table segment  9 jobs that are COMPLETED already, their records being in the
---       table  10 JSON {partition, priority, throttle, max_fails, held, dependency, outcomes, kill, closed, corr}
+--       table  10 JSON {partition, priority, throttle, max_fails, held, dependency, outcomes, kill, closed, corr,
+--       requires, until}
 --       11… first, count of each range
 -- returns {'submitted', token…}, {'known', id} when the idempotency key has a batch already, or {'exists'} when the id has
 local options = cjson.decode(ARGV[10])
@@ -17,7 +18,8 @@ end
 local id, created = ARGV[1], text(now())
 redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'incarnation', ARGV[4], 'last_range', 0, 'record_size', ARGV[7],
   'segment_jobs', ARGV[8], 'created', created, 'partition', options.partition, 'priority', options.priority,
-  'throttle', options.throttle, 'max_fails', options.max_fails, 'held', options.held, 'kill', options.kill,
+  'throttle', options.throttle, 'requires', options.requires,
+  'until', options['until'], 'max_fails', options.max_fails, 'held', options.held, 'kill', options.kill,
   'PENDING', ARGV[3] - ARGV[9], 'RUNNING', 0, 'COMPLETED', ARGV[9], 'FAILED', 0, 'TIMEOUT', 0, 'OUT_OF_MEMORY', 0,
   'NODE_FAIL', 0, 'CANCELLED', 0, 'ABORTED', 0)
 redis.call('SADD', P .. 'partitions', options.partition)

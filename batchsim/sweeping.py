@@ -1,0 +1,111 @@
+"""Parameters and sweeps on the command line: ``--param sigma=0.1,0.2 --param k=80:120:5 --replications 1000``."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from common.errors import InvalidInput
+from common.sweep import parse_values
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NAMES = ("param", "replications", "zip_axes", "from_csv", "from_json", "common_random_numbers")
+
+
+def sweep_options(function: F) -> F:
+    """Give a verb the options that :func:`read` takes."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--common-random-numbers", is_flag=True, help="each point's replication r has the same stream"),
+        click.option("--from-json", type=path, help="points from a JSON list of objects"),
+        click.option("--from-csv", type=path, help="points from a CSV with a header, one a row"),
+        click.option("--zip", "zip_axes", is_flag=True, help="the lists' first values, then their second, …"),
+        click.option("--replications", type=int, help="jobs of each point"),
+        click.option(
+            "--param",
+            multiple=True,
+            metavar="NAME=VALUES",
+            help="a parameter: sigma=0.2; or a sweep: sigma=0.1,0.2 or k=80:120:5; repeatable",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def read(
+    param: tuple[str, ...],
+    replications: int | None,
+    zip_axes: bool,
+    from_csv: Path | None,
+    from_json: Path | None,
+    common_random_numbers: bool,
+) -> dict[str, Any]:
+    """The fields ``parameters`` and ``sweep`` of a batch. Raises :class:`InvalidInput` that names the option."""
+    fixed, axes = {}, {}
+    for text in param:
+        name, values = _parameter(text)
+        if name in fixed or name in axes:
+            raise InvalidInput(f"--param {name} is given twice", field=name)
+        if len(values) == 1:
+            fixed[name] = values[0]
+        else:
+            axes[name] = values
+    points = _points(from_csv, from_json)
+    if points is not None and axes:
+        raise InvalidInput("--from-csv and --from-json name the points; give each --param one value", field="param")
+    if points is None and not axes and replications is None:
+        if zip_axes or common_random_numbers:
+            raise InvalidInput("there is no sweep: give a --param several values", field="param")
+        return {"parameters": fixed} if fixed else {}
+    sweep: dict[str, Any] = {"replications": 1 if replications is None else replications}
+    if points is not None:
+        sweep |= {"mode": "points", "points": points}
+    elif axes:
+        sweep |= {"mode": "zip" if zip_axes else "grid", "axes": axes}
+    else:
+        sweep |= {"mode": "points", "points": [{}]}
+    return {"parameters": fixed, "sweep": sweep | {"common_random_numbers": common_random_numbers}}
+
+
+def _parameter(text: str) -> tuple[str, list[Any]]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise InvalidInput(f"--param {text}: is not NAME=VALUES", field="param")
+    try:
+        return name, parse_values(value)
+    except ValueError as error:
+        raise InvalidInput(f"--param {name}: {error}", field=name) from None
+
+
+def _points(from_csv: Path | None, from_json: Path | None) -> list[dict[str, Any]] | None:
+    if from_csv is None and from_json is None:
+        return None
+    if from_csv is not None and from_json is not None:
+        raise InvalidInput("give --from-csv or --from-json, not both", field="from_csv")
+    path = from_csv or from_json
+    assert path is not None
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise InvalidInput(f"{path}: {reason}", field="from_csv" if from_csv else "from_json") from None
+    if from_json is not None:
+        return _from_json(path, text)
+    rows = list(csv.DictReader(text.splitlines()))
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise InvalidInput(f"{path}: needs a header and rows of the same length", field="from_csv")
+    return [{name.strip(): parse_values(value.strip())[0] for name, value in row.items()} for row in rows]
+
+
+def _from_json(path: Path, text: str) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"{path}: {error}", field="from_json") from None
+    if not isinstance(found, list) or not found or not all(isinstance(point, dict) for point in found):
+        raise InvalidInput(f"{path}: must be a list of at least one object", field="from_json")
+    return found

@@ -1,0 +1,15 @@
+"""``GET /simulations``: what can be run, with its parameters as JSON Schema."""
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+
+from common.simulations import registry
+
+blueprint = Blueprint("simulations", __name__)
+
+
+@blueprint.get("/simulations")
+def index() -> ResponseReturnValue:
+    """Every simulation, and the files that cannot be imported, with their tracebacks."""
+    found = registry.everything()
+    return {"simulations": [each.schema() for each in found.found.values()], "broken": found.broken}

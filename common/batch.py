@@ -71,6 +71,8 @@ class BatchSpec:
     parameters: dict[str, Any] = field(default_factory=dict)
     # See common/sweep.py; empty: every job has the same parameters.
     sweep: dict[str, Any] = field(default_factory=dict)
+    # See common/programs/program.py; empty: the simulation is a Python function.
+    program: dict[str, Any] = field(default_factory=dict)
     # Limits and order: see common/options.py. ``throttle``, ``priority`` and ``hold`` are what the batch began with.
     time_limit_seconds: float = 0.0
     memory_limit_mb: int = 0

@@ -1,0 +1,1 @@
+"""Programs as simulations: what is started for each job, with what, and what becomes of what it prints."""

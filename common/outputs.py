@@ -332,6 +332,9 @@ class JobWriter:
         elif self._each_file:
             os.fsync(self._directory)
 
+    def refresh(self) -> None:
+        """Files that a forked child wrote are where ours are: there is nothing to find."""
+
     def close(self) -> None:
         """Close the directories."""
         os.close(self._staging)

@@ -183,7 +183,7 @@ class PackedWriter:
             self._check_fence()
             self._name, self._segment = self._take_segment(_UNSAFE.sub("_", slot)[:_LONGEST_SLOT])
             stack.callback(os.close, self._segment)
-            self._cut_torn_end()
+            self.refresh()
             self._descriptors = stack.pop_all()
 
     def _take_segment(self, slot: str) -> tuple[str, int]:
@@ -193,13 +193,6 @@ class PackedWriter:
             number += 1
             name = f"segment-{slot}.{number}.bin"
         return name, descriptor
-
-    def _cut_torn_end(self) -> None:
-        size = os.fstat(self._segment).st_size
-        for block in blocks(self._segment, 0, size):
-            self._end = block.end
-        if size > self._end:
-            os.ftruncate(self._segment, self._end)
 
     def write(self, index: int, data: bytes) -> None:
         """Take job ``index``'s CSV, at most 1 GiB; it is written with others, at the latest by :meth:`sync`.
@@ -230,6 +223,14 @@ class PackedWriter:
             self._abandon()
             raise
         self._synced = self._end
+
+    def refresh(self) -> None:
+        """Go on behind the last whole block, which may be a forked child's; cut off what of one is torn."""
+        size = os.fstat(self._segment).st_size
+        for block in blocks(self._segment, self._end, size):
+            self._end = block.end
+        if size > self._end:
+            os.ftruncate(self._segment, self._end)
 
     def close(self) -> None:
         """Close the segment. What was not synced is dropped: nobody has been told of it."""

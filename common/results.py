@@ -27,6 +27,9 @@ class Writer(Protocol):
     def sync(self) -> None:
         """Make all that was written visible, and durable if the durability asks for it."""
 
+    def refresh(self) -> None:
+        """Find what a forked child wrote and synced; nothing may be waiting for :meth:`sync` here."""
+
     def close(self) -> None:
         """Close the batch's directories; what was not synced may be lost."""
 

@@ -45,6 +45,7 @@ class Lease:
     tries: int = 0
     careful: float = 0.0
     lost: int = 0
+    crashes: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,10 @@ def claim(
     )
     if reply[0] == b"stale":
         return None, ()
-    _, token, batch, first, count, attempt, tries, careful, lost, *rest = reply
-    lease = Lease(token.decode(), int(batch), first, count, int(attempt), int(tries), float(careful), int(lost))
+    _, token, batch, first, count, attempt, tries, careful, lost, crashes, *rest = reply
+    lease = Lease(
+        token.decode(), int(batch), first, count, int(attempt), int(tries), float(careful), int(lost), int(crashes)
+    )
     return lease, tuple(part.decode() for part in rest)
 
 

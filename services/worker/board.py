@@ -17,9 +17,11 @@ _HEADER_BYTES = _ENTRY.size
 _SLICE = struct.Struct("<QIHHdQ")
 # Jobs of the slice that are over, and since when it is at the next one (time.monotonic; 0: at none).
 _PROGRESS = struct.Struct("<Qd")
-# What the main process says: the state in which it ended the job by killing the slot, and the slot's exit code.
+# The process that runs the slice, if it is not the slot itself.
+_RUNNER = struct.Struct("<I")
+# In which state the main process ended the job by killing that process, and its exit code.
 _END = struct.Struct("<Bh")
-_RECORDS_AT = _ENTRY.size + _SLICE.size + _PROGRESS.size + _END.size
+_RECORDS_AT = _ENTRY.size + _SLICE.size + _PROGRESS.size + _RUNNER.size + _END.size
 # A slice ends when its records fill this; at 44 bytes a job that is 23,000 jobs.
 RECORD_BYTES = 2**20
 _SLOT_BYTES = _RECORDS_AT + RECORD_BYTES
@@ -46,6 +48,7 @@ class Progress:
     limit_kb: int
     done: int
     since: float
+    runner: int
     ended_as: int
     exit_code: int
 
@@ -80,6 +83,7 @@ class Board:
         raw, offset = token.encode(), self._offset(index)
         _SLICE.pack_into(self._map, offset + _ENTRY.size, 0, 0, 0, 0, 0.0, 0)
         _PROGRESS.pack_into(self._map, offset + _ENTRY.size + _SLICE.size, 0, 0.0)
+        self.note_runner(index, 0)
         _END.pack_into(self._map, offset + _RECORDS_AT - _END.size, 0, 0)
         # The length is written with the text, in one copy.
         _ENTRY.pack_into(self._map, offset, pid, len(raw), raw)
@@ -103,7 +107,8 @@ class Board:
         return Progress(
             *_SLICE.unpack_from(self._map, offset),
             *_PROGRESS.unpack_from(self._map, offset + _SLICE.size),
-            *_END.unpack_from(self._map, offset + _SLICE.size + _PROGRESS.size),
+            *_RUNNER.unpack_from(self._map, offset + _SLICE.size + _PROGRESS.size),
+            *_END.unpack_from(self._map, offset + _RECORDS_AT - _ENTRY.size - _END.size),
         )
 
     def records(self, index: int) -> bytes:
@@ -111,8 +116,12 @@ class Board:
         progress, start = self.progress(index), self._offset(index) + _RECORDS_AT
         return self._map[start : start + progress.done * progress.record_size]
 
+    def note_runner(self, index: int, pid: int) -> None:
+        """Say which process runs the slices of slot ``index``; 0: the slot's own."""
+        _RUNNER.pack_into(self._map, self._offset(index) + _RECORDS_AT - _END.size - _RUNNER.size, pid)
+
     def note_end(self, index: int, state: int) -> None:
-        """Say in which state the main process ends the job of slot ``index``, before it kills it."""
+        """Say in which state the main process ends the job of slot ``index``, before it kills its process."""
         self._map[self._offset(index) + _RECORDS_AT - _END.size] = state
 
     def note_exit(self, index: int, code: int) -> None:

@@ -46,6 +46,21 @@ class BatchJob:
         except OSError as error:
             raise _unavailable(error) from error
 
+    def try_sync(self) -> bool:
+        """As :meth:`sync`; whether it could be done."""
+        try:
+            self.sync()
+        except StorageUnavailable:
+            return False
+        return True
+
+    def refresh(self) -> None:
+        """Find what another process has written through a copy of this object. Raises :class:`StorageUnavailable`."""
+        try:
+            self._writer.refresh()
+        except OSError as error:
+            raise _unavailable(error) from error
+
     def close(self) -> None:
         """Close the batch's directories."""
         self._writer.close()

@@ -156,7 +156,7 @@ class Keeper:
             if entry.token in lost and self._board.read(entry.index) == entry:
                 over = now - self._lost_since[entry.token] >= STOP_SECONDS
                 log.info("range.stopped", token=entry.token, killed=over)
-                _signal(entry.pid, signal.SIGKILL if over else signal.SIGUSR1)
+                _signal(self._runner(entry), signal.SIGKILL if over else signal.SIGUSR1)
 
     def _enforce_limits(self) -> None:
         """Kill slots whose job did not stop at its time limit, or has grown beyond its memory limit."""
@@ -165,10 +165,14 @@ class Keeper:
             if not (entry.token and progress.since and (progress.limit_seconds or progress.limit_kb)):
                 continue
             late = progress.limit_seconds and time.monotonic() - progress.since > progress.limit_seconds + STOP_SECONDS
-            grown = progress.limit_kb and status_kb(entry.pid, "VmRSS") > progress.limit_kb + RSS_SLACK_KB
+            grown = progress.limit_kb and status_kb(self._runner(entry), "VmRSS") > progress.limit_kb + RSS_SLACK_KB
             if (late or grown) and self._board.progress(entry.index) == progress:
                 self._board.note_end(entry.index, JobState.TIMEOUT if late else JobState.OUT_OF_MEMORY)
-                _signal(entry.pid, signal.SIGKILL)
+                _signal(self._runner(entry), signal.SIGKILL)
+
+    def _runner(self, entry: SlotEntry) -> int:
+        """The process that runs the slot's jobs."""
+        return self._board.progress(entry.index).runner or entry.pid
 
     def _offer_dead(self, now: float) -> None:
         """A dead slot's successor sees to its range; if none comes, as while the worker ends, the keeper does."""

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -20,6 +21,7 @@ from common.simulations import registry
 from services.worker.aftermath import bury
 from services.worker.board import Board
 from services.worker.guard import Guard
+from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob, limits_of
 from services.worker.slice import SliceFailure, run_slice, shortened
 
@@ -52,6 +54,9 @@ class Slot:
         self._guard = Guard()
         self._guard.install()
         self._recorder = board.recorder(index)
+        self._isolation: Isolation | None = None
+        # Whether a job has run in this very process.
+        self._has_run = False
         self._recover_predecessor()
 
     def serve(self, batch: int, token: str, partition: str) -> None:
@@ -86,21 +91,10 @@ class Slot:
         current: Lease | None = lease
         while current is not None:
             try:
-                job = self._job(current.batch)
-                work = run_slice(
-                    job,
-                    current.first,
-                    current.count,
-                    # A worker was lost with this range: job by job, so that the ledger knows which it is at.
-                    seconds=0.0 if current.careful else self._settings.slice_seconds,
-                    attempt=current.attempt,
-                    tries=current.tries,
-                    slot=self._slot_number(),
-                    stopping=lambda: self._board.draining,
-                    recorder=self._recorder,
-                    guard=self._guard,
-                )
-                job.sync()
+                work = self._run(self._job(current.batch), current)
+            except ProcessDied:
+                self._bury()
+                return
             except SliceFailure as failure:
                 self._abandon(current, failure.work, failure.reason)
                 return
@@ -108,6 +102,30 @@ class Slot:
                 self._abandon(current, None, error)
                 return
             current = self._commit(current, work, give_back=self._board.draining or not work.done)
+
+    def _run(self, job: BatchJob, lease: Lease) -> Slice:
+        """Run a slice and make its results durable; in a child, if jobs of the batch have killed their process."""
+        run = partial(
+            run_slice,
+            job,
+            lease.first,
+            lease.count,
+            # A worker was lost with this range: job by job, so that the ledger knows which it is at.
+            seconds=0.0 if lease.careful else self._settings.slice_seconds,
+            attempt=lease.attempt,
+            tries=lease.tries,
+            slot=self._slot_number(),
+            stopping=lambda: self._board.draining,
+            recorder=self._recorder,
+            guard=self._guard,
+        )
+        if lease.crashes and not self._has_run:
+            self._isolation = self._isolation or Isolation(self._board, self._index)
+            return self._isolation.run(job, run)
+        self._has_run = True
+        work = run()
+        job.sync()
+        return work
 
     def _commit(self, lease: Lease, work: Slice, *, give_back: bool) -> Lease | None:
         settings = self._settings
@@ -161,7 +179,7 @@ class Slot:
         """The volume refuses results: commit what is safely there, give the rest back, wait until it accepts again."""
         log.error("storage.unavailable", batch=lease.batch, error=reason.message)
         job = self._jobs.get(lease.batch)
-        synced = done if done is not None and done.done and job is not None and _synced(job) else None
+        synced = done if done is not None and done.done and job is not None and job.try_sync() else None
         empty = Slice(lease.first, 0, 0.0, {}, {}, {}, b"", 1)
         self._forget(lease.batch)
         self._commit(lease, synced or empty, give_back=True)
@@ -250,14 +268,16 @@ class Slot:
 
     def _recover_predecessor(self) -> None:
         """The process that had this slot before died: commit what it had done, and see to the job it died with."""
-        before = self._board.read(self._index)
+        if self._board.read(self._index).token:
+            self._bury()
+        self._board.write(self._index, os.getpid())
+
+    def _bury(self) -> None:
         try:
-            if before.token:
-                bury(self._connection, self._app, self._settings, self._board, self._index)
+            bury(self._connection, self._app, self._settings, self._board, self._index)
         except (BatchSimError, OperationalError, OSError) as error:
             # The lease runs out, and the range is offered again then.
             log.warning("slot.not_buried", error=str(error))
-        self._board.write(self._index, os.getpid())
 
 
 class _Pause:
@@ -281,11 +301,3 @@ def _continued(lease: Lease, work: Slice, verdict: Verdict) -> Lease:
     return dataclasses.replace(
         lease, first=verdict.first, count=verdict.count, careful=careful, lost=lost, attempt=attempt
     )
-
-
-def _synced(job: BatchJob) -> bool:
-    try:
-        job.sync()
-    except StorageUnavailable:
-        return False
-    return True

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import children
 from common import queue
 from common.audit import audit, verify
 from common.batch import BatchSpec, JobState, Reason
 from common.control import Controller
 from common.explain import explain_batch, explain_job
-from common.ledger import Connection, batches, table
+from common.ledger import Connection, batches, keys, table
 from common.ledger.table import record_dtype
 from common.options import read_options
 from common.seeds import Streams
@@ -127,20 +128,30 @@ def test_all_kinds_at_once(connection: Connection, redis_url: str, root: Path, w
         assert (said.state, said.reason) == (state.name, reason.name if reason else "")
 
 
+def isolate(connection: Connection, spec: BatchSpec) -> None:
+    """Let a batch look as if a job had killed its process, so that its slices run in children of the slots."""
+    connection.command("HINCRBY", keys.batch(spec.id), "crashes", 1)
+
+
+@pytest.mark.parametrize("isolated", [False, True])
 def test_a_job_that_ignores_its_time_limit_is_killed(
-    connection: Connection, redis_url: str, root: Path, home: Path, processes: list[Running]
+    connection: Connection, redis_url: str, root: Path, home: Path, processes: list[Running], isolated: bool
 ) -> None:
     """It catches the interrupt and goes on; its process is killed, the job is TIMEOUT, and the others run."""
     what = kinds({"hangs": 0.08}, 40)
     bad = [index for index, name in what.items() if name]
     assert 1 <= len(bad) <= 4
     spec = submit(connection, redis_url, root, 40, parameters={"hangs": 0.08}, time_limit_seconds=0.2)
+    if isolated:
+        isolate(connection, spec)
     given = {"REDIS_URL": redis_url, "OUTPUT_DIR": root, "TMPDIR": home}
     env = environment(SLICE_SECONDS=SLICE_SECONDS, LEASE_SECONDS=LEASE_SECONDS, **given)
     running = start(python("-c", STUBBORN, "--slots", "1"), env, home, "stubborn")
     processes.append(running)
     wait_ready(running)
+    slots = children(running.pid)
     wait_finished(connection, spec, running)
+    assert (children(running.pid) == slots) is isolated, "only a child of the slot was killed"
     assert counted(connection, spec.id) == {"COMPLETED": 40 - len(bad), "TIMEOUT": len(bad)}
     page = table.page(connection, spec.id, 1, 40, record_dtype(OUTPUTS))
     assert {(int(r["reason"]), int(r["signal"])) for r in page[[i - 1 for i in bad]]} == {(Reason.TimeLimit, 9)}
@@ -148,12 +159,15 @@ def test_a_job_that_ignores_its_time_limit_is_killed(
     assert audit(connection, root, spec.id) == []
 
 
+@pytest.mark.parametrize("isolated", [False, True])
 def test_a_hanging_job_can_be_cancelled(
-    connection: Connection, redis_url: str, root: Path, worker: StartWorker
+    connection: Connection, redis_url: str, root: Path, worker: StartWorker, isolated: bool
 ) -> None:
     """The slot is free within seconds and runs the next batch, though the job would never have ended."""
-    running = worker(slots=1)
     spec = submit(connection, redis_url, root, 3, parameters={"hangs": 1})
+    if isolated:
+        isolate(connection, spec)
+    running = worker(slots=1)
     wait_for(lambda: counted(connection, spec.id).get("RUNNING"), 10, "the first job", running.text)
     after = Submitter(connection, queue.make_app(redis_url), root).submit(5, SEED)
     controller = Controller(connection, queue.make_app(redis_url), root)

@@ -14,8 +14,9 @@ CONTAINER_USER = $(shell sed -n 's/^RUN_AS=//p' .env 2>/dev/null | grep . || { [
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 READY := .venv/.ready
 TEST_READY := .venv/.test-ready
+PLOT_READY := .venv/.plot-ready
 
-.PHONY: help setup run serve doctor test chaos check lint types unit containers bench up down logs ps lock clean
+.PHONY: help setup run serve examples doctor test chaos check lint types unit containers bench up down logs ps lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +41,14 @@ run: $(READY)  ## run NUM_JOBS jobs here, then exit [NUM_JOBS=5 WORKERS=cores SE
 
 serve: $(READY)  ## API, page, workers and Flower here, until Ctrl-C [API_PORT=8080]
 	@.venv/bin/batchsim serve
+
+$(PLOT_READY): requirements/plot.txt $(READY)
+	@echo "Adding what draws the figures (once) ..."
+	@$(PIP) --require-hashes -r requirements/plot.txt
+	@touch $@
+
+examples: $(PLOT_READY)  ## run the three worked examples, with their figures, in examples/
+	@for example in python shell c; do echo "== $$example"; PATH="$(CURDIR)/.venv/bin:$$PATH" examples/$$example/run.sh || exit 1; done
 
 doctor: $(READY)  ## look for violated promises in outputs/ [REDIS_URL= for the ledger, too]
 	@.venv/bin/batchsim doctor

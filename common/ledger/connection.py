@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from common.errors import BrokerUnavailable
+from common.ledger.keys import PREFIX
 
 SCRIPTS = Path(__file__).with_name("scripts")
 
@@ -79,5 +80,6 @@ def translated() -> Iterator[None]:
 def _script(name: str) -> tuple[str, str]:
     from hashlib import sha1
 
-    source = (SCRIPTS / "lib.lua").read_text(encoding="utf-8") + (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+    parts = [(SCRIPTS / f"{part}.lua").read_text(encoding="utf-8") for part in ("lib", name)]
+    source = "".join([f"local P = '{PREFIX}'\n", *parts])
     return sha1(source.encode(), usedforsecurity=False).hexdigest(), source

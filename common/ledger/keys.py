@@ -1,10 +1,13 @@
 """Every key of the ledger: its type, who writes it, how long it lives.
 
 One prefix, so that queue and ledger can share a Redis database. The Lua scripts build a batch's keys from the same
-names, since which batch a claim serves is decided inside the script.
+names, since which batch a claim serves is decided inside the script. Comments write ``bs:`` for the prefix.
 """
 
-PREFIX = "bs:"
+# One more whenever a key's type or meaning changes. To the new version the ledger of an older one is not there, and
+# it rebuilds the batches from the volume, as when Redis was emptied.
+LAYOUT = 2
+PREFIX = f"bs{LAYOUT}:"
 
 # string: the highest batch id given out. Never expires.
 LAST_BATCH = PREFIX + "last_batch"

@@ -29,9 +29,9 @@ def test_a_known_batch_is_left_as_it_is(
     if not ended:
         assert claim(connection, spec.id)
         write_job(root, spec, 3)
-    before = {key: value for key, value in dump(connection).items() if key.startswith(b"bs:batch:")}
+    before = {key: value for key, value in dump(connection).items() if key.startswith(f"{keys.PREFIX}batch:".encode())}
     assert again(connection, redis_url, root) == 1
-    after = {key: value for key, value in dump(connection).items() if key.startswith(b"bs:batch:")}
+    after = {key: value for key, value in dump(connection).items() if key.startswith(f"{keys.PREFIX}batch:".encode())}
     assert sorted(key for key in before | after if before.get(key) != after.get(key)) == []
     assert audit(connection, root, spec.id) == []
 
@@ -99,3 +99,18 @@ def test_resume_gives_the_batch_of_the_directory(submitter: Submitter, root: Pat
     given = Settings(_env_file=None, num_jobs=5, seed=9, output_dir=root)  # type: ignore[call-arg]
     first = submitter.start_up(given, "c1")
     assert submitter.resume() == first
+
+
+def test_the_ledger_of_an_older_version_is_passed_over(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Its keys are of other types; the batches that it had are rebuilt from the volume."""
+    spec = submitter.submit(5, SEED)
+    write_job(root, spec, 3)
+    connection.command("FLUSHALL")
+    for key in ("marker", "waiting:default", "clock", "batches", f"batch:{spec.id}", "leases"):
+        connection.command("SET", f"bs:{key}", "of an older version")
+    assert not batches.is_marked(connection)
+    assert again(connection, redis_url, root) == 1
+    run_jobs(connection, root, spec.id)
+    assert_whole(connection, root, spec)

@@ -1,9 +1,9 @@
--- Put in front of every script. No transition of its own: the steps that several transitions share.
+-- Put in front of every script, behind a line that sets P, the prefix of all keys (keys.py). No transition of its own: the
+-- steps that several transitions share.
 --
 -- A range is in exactly one place: waiting, parked or blocked at its batch, or in bs:leases. A batch is in
 -- bs:waiting:<partition> exactly while slots may take ranges of it; settle() is the one place that decides so.
 
-local P = 'bs:'
 -- One step of priority outweighs every service time; a score still resolves a millisecond.
 local PRIORITY_STEP = 1e10
 local MOST_TOKENS = 4096

@@ -9,7 +9,7 @@ from common.ledger import Connection
 from common.settings import Settings
 from common.simulations import registry
 from common.submission import Submitter
-from services.api import batches, control, estimates, files, health, jobs, page, problems, security, simulations
+from services.api import batches, control, estimates, files, form, health, jobs, page, problems, security, simulations
 from services.api.state import ApiState
 from services.api.stores import Stores
 
@@ -33,6 +33,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["health"] = health.Health(configured)
     problems.register(app)
     security.register(app, configured.api_token.get_secret_value())
-    for module in (health, jobs, batches, control, estimates, simulations, files, page):
+    for module in (health, jobs, batches, control, estimates, simulations, files, form, page):
         app.register_blueprint(module.blueprint)
     return app

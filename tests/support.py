@@ -103,6 +103,15 @@ def _default_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def runs(pid: int) -> bool:
+    """Whether the process runs: one that has ended counts as gone also before its parent has asked for it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(") ")[2][0] not in "ZX"
+
+
 def python(*arguments: str) -> list[str]:
     """A command line of this Python."""
     return [sys.executable, *arguments]

@@ -10,7 +10,7 @@ from common.audit import audit
 from common.ledger import Connection, batches
 from common.submission import Submitter
 from tests.conftest import StartWorker
-from tests.support import Running, counted, differences, expected_files, files, wait_for
+from tests.support import Running, counted, differences, expected_files, files, runs, wait_for
 from tests.system.test_misbehaving import SEED, isolate, submit, wait_finished
 
 
@@ -45,7 +45,7 @@ def test_a_killed_slot_takes_its_child_along(
     wait_for(lambda: grandchildren(running), 20, "a child of the slot", running.text)
     slot, (child, *_) = children(running.pid)[0], grandchildren(running)
     os.kill(slot, signal.SIGKILL)
-    wait_for(lambda: not Path(f"/proc/{child}").exists(), 5, "the child's end", running.text)
+    wait_for(lambda: not runs(child), 5, "the child's end", running.text)
     wait_finished(connection, spec, running)
     assert counted(connection, spec.id) == {"COMPLETED": 40}
     assert differences(files(root / str(spec.id)), expected_files(SEED, 40)) == []

@@ -17,7 +17,7 @@ from services.worker.board import Board
 from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob
 from services.worker.slice import SliceFailure, run_slice
-from tests.support import expected_csv, wait_for
+from tests.support import expected_csv, runs, wait_for
 
 SEED = 42
 
@@ -165,12 +165,4 @@ def test_a_child_dies_with_its_slot(job: BatchJob, board: Board, isolation: Isol
     child = board.progress(0).runner
     os.kill(slot, signal.SIGKILL)
     os.waitpid(slot, 0)
-    wait_for(lambda: not _lives(child), 10, "the child's end")
-
-
-def _lives(pid: int) -> bool:
-    try:
-        with Path(f"/proc/{pid}/stat").open(encoding="ascii") as file:
-            return file.read().rsplit(") ", 1)[1][0] not in "ZX"
-    except OSError:
-        return False
+    wait_for(lambda: not runs(child), 10, "the child's end")

@@ -42,9 +42,8 @@ def test_a_killed_slot_takes_its_child_along(
     spec = Submitter(connection, queue.make_app(redis_url), root).submit(40, SEED, job_seconds=0.1)
     isolate(connection, spec)
     running = worker(slots=1)
-    wait_for(lambda: grandchildren(running), 20, "a child of the slot", running.text)
-    slot, (child, *_) = children(running.pid)[0], grandchildren(running)
-    os.kill(slot, signal.SIGKILL)
+    child = wait_for(lambda: grandchildren(running), 20, "a child of the slot", running.text)[0]
+    os.kill(children(running.pid)[0], signal.SIGKILL)
     wait_for(lambda: not runs(child), 5, "the child's end", running.text)
     wait_finished(connection, spec, running)
     assert counted(connection, spec.id) == {"COMPLETED": 40}

@@ -9,6 +9,7 @@ import click
 
 from batchsim import verbs
 from batchsim.sweeping import sweep_options
+from batchsim.verifying import verify
 from common import settings as settings_module
 from common.settings import SECRETS, Settings
 
@@ -125,5 +126,5 @@ def reproduce(directory: Path, sample: int | None) -> None:
     sys.exit(EXIT_FAILED if differing else 0)
 
 
-for verb in verbs.VERBS:
+for verb in (*verbs.VERBS, verify):
     batchsim.add_command(verb)

@@ -57,8 +57,12 @@ class Client:
         return self._call("GET", f"/batches/{batch_id}/points?confidence={confidence}&offset={offset}")
 
     def act(self, batch_id: int, verb: str, **body: Any) -> dict[str, Any]:
-        """``cancel``, ``hold``, ``release`` or ``requeue`` a batch; returns how it stands then."""
+        """``cancel``, ``hold``, ``release``, ``requeue`` or ``verify`` a batch; returns how that stands then."""
         return self._call("POST", f"/batches/{batch_id}/{verb}", body)
+
+    def verification(self, batch_id: int, name: str) -> dict[str, Any]:
+        """How far a verification is, and what it has found."""
+        return self._call("GET", f"/batches/{batch_id}/verify/{name}")
 
     def update(self, batch_id: int, **changes: int) -> dict[str, Any]:
         """Change a batch's ``throttle`` or ``priority``; returns how it stands then."""

@@ -127,6 +127,8 @@ def watch_batch(client: Client, batch: int) -> int:
             click.echo(line)
             last = line
         if seen["finished"]:
+            for text in seen.get("warnings", []):
+                click.echo(f"Warning: {text}", err=True)
             return 0 if seen["state"] == "COMPLETED" else EXIT_FAILED
         time.sleep(WATCH_SECONDS)
 

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from common.batch import BatchSpec, JobState
+from common import samples
+from common.batch import BatchSpec
 from common.errors import InvalidInput
-from common.ledger import Connection, table
-from common.ledger.table import record_dtype
+from common.ledger import Connection
+from common.samples import Samples
 from common.sweep import Sweep
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DEFAULT_CONFIDENCE = 0.95
 HISTOGRAM_BINS = 20
-CHUNK_JOBS = 2**18
 MOST_POINTS = 1000
+SCALARS = ("mean", "standard_deviation", "standard_error", "ci_low", "ci_high", "min", "max")
 
 
 @dataclass(frozen=True)
@@ -44,43 +45,72 @@ class Estimate:
 
 
 def estimate(values: np.ndarray, *, confidence: float = DEFAULT_CONFIDENCE, bins: int = HISTOGRAM_BINS) -> Estimate:
-    """The estimate of the mean of a sample, with Student's t interval (Student, "The probable error of a mean", 1908).
-
-    The standard deviation has n - 1; quantiles are NumPy's default (linear).
-    """
-    finite = values[np.isfinite(values)]
+    """The estimate of the mean of a sample; see :func:`describe`. ``bins`` are the histogram's."""
+    good = np.isfinite(values)
+    finite = values if good.all() else values[good]
     n = len(finite)
-    mean = float(finite.mean()) if n else np.nan
-    deviation = float(finite.std(ddof=1)) if n > 1 else np.nan
-    error = deviation / np.sqrt(n) if n > 1 else np.nan
-    half = error * t_quantile(confidence, n - 1) if n > 1 else np.nan
+    found = describe(finite.reshape(1, n), confidence) if n else _unknown(1)
     counts, edges = np.histogram(finite, bins=bins) if n and bins else (np.array([]), np.array([]))
     return Estimate(
         count=n,
         non_finite=len(values) - n,
-        mean=mean,
-        standard_deviation=deviation,
-        standard_error=float(error),
-        ci_low=mean - float(half),
-        ci_high=mean + float(half),
-        min=float(finite.min()) if n else np.nan,
-        max=float(finite.max()) if n else np.nan,
-        quantiles=_quantiles(finite) if n else {},
+        **{name: float(found[name][0]) for name in SCALARS},
+        quantiles=_named(found["quantiles"][:, 0].tolist()) if n else {},
         histogram={"counts": counts.tolist(), "edges": edges.tolist()},
     )
 
 
-def _quantiles(values: np.ndarray) -> dict[str, float]:
-    found = np.quantile(values, QUANTILES)
-    return {f"{which:g}": float(value) for which, value in zip(QUANTILES, found, strict=True)}
+def describe(rows: np.ndarray, confidence: float) -> dict[str, np.ndarray]:
+    """Of each row, a sample of finite values: ``SCALARS`` and, a row for each of ``QUANTILES``, ``quantiles``.
+
+    The interval is Student's ("The probable error of a mean", 1908), the standard deviation has n - 1, quantiles are
+    NumPy's default (linear). The same to the last digit as of each row alone; NaN where one value says nothing.
+    """
+    found, n = _unknown(len(rows)), rows.shape[1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        found["mean"], found["min"], found["max"] = rows.mean(axis=1), rows.min(axis=1), rows.max(axis=1)
+        if n > 1:
+            found["standard_deviation"] = rows.std(axis=1, ddof=1)
+            found["standard_error"] = found["standard_deviation"] / np.sqrt(n)
+            half = found["standard_error"] * t_quantile(confidence, n - 1)
+            found["ci_low"], found["ci_high"] = found["mean"] - half, found["mean"] + half
+        found["quantiles"] = np.quantile(rows, QUANTILES, axis=1)
+    return found
+
+
+def describe_points(found: Samples, name: str, confidence: float) -> dict[str, np.ndarray]:
+    """Of each point, as :func:`describe`, with ``count`` and ``non_finite``; points with as many values go together."""
+    values, counts = found.finite(name)
+    starts, result = np.cumsum(counts) - counts, _unknown(len(counts))
+    for n in np.unique(counts[counts > 0]).tolist():
+        which = np.flatnonzero(counts == n)
+        rows = values.reshape(-1, n) if len(which) == len(counts) else values[starts[which][:, None] + np.arange(n)]
+        for field, numbers in describe(rows, confidence).items():
+            result[field][..., which] = numbers
+    return {"count": counts, "non_finite": found.completed - counts, **result}
+
+
+def _unknown(points: int) -> dict[str, np.ndarray]:
+    nothing = {name: np.full(points, np.nan) for name in SCALARS}
+    return {**nothing, "quantiles": np.full((len(QUANTILES), points), np.nan)}
+
+
+def _named(quantiles: list[float]) -> dict[str, float]:
+    return {f"{which:g}": value for which, value in zip(QUANTILES, quantiles, strict=True)}
 
 
 def t_quantile(confidence: float, degrees: int) -> float:
     """How many standard errors the two-sided interval reaches to each side."""
+    return float(t_quantiles(confidence, np.array(degrees)))
+
+
+def t_quantiles(confidence: float, degrees: np.ndarray) -> np.ndarray:
+    """As :func:`t_quantile`, for many."""
     # Not at the top: SciPy's import takes longer than most requests.
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, (1 + confidence) / 2))
+    found: np.ndarray = np.asarray(stdtrit(degrees, (1 + confidence) / 2))
+    return found
 
 
 def overall(
@@ -88,7 +118,7 @@ def overall(
 ) -> dict[str, dict[str, Any]]:
     """Each output's estimate over all completed jobs. Raises :class:`InvalidInput` for a confidence out of range."""
     _check(confidence)
-    columns = _columns(connection, spec, 1, spec.jobs)
+    columns = samples.read(connection, spec).columns
     return {name: estimate(values, confidence=confidence).to_dict() for name, values in columns.items()}
 
 
@@ -108,24 +138,22 @@ def by_point(
     if not spec.sweep:
         raise InvalidInput(f"Batch {spec.id} is no sweep: all its jobs have the same parameters.", field="batch")
     sweep = Sweep.from_dict(spec.sweep)
-    for point in range(offset, min(sweep.size, offset + min(limit, MOST_POINTS))):
-        columns = _columns(connection, spec, point * sweep.replications + 1, sweep.replications)
-        found = {name: estimate(values, confidence=confidence, bins=0).to_dict() for name, values in columns.items()}
-        for each in found.values():
-            del each["histogram"]
-        yield {"point": point, "parameters": sweep.parameters(point), "outputs": found}
+    for first, found in samples.by_points(connection, spec, sweep, offset, min(limit, MOST_POINTS)):
+        each = {name: _points_json(describe_points(found, name, confidence)) for name in spec.outputs}
+        for number in range(len(found.completed)):
+            said = {name: rows[number] for name, rows in each.items()}
+            yield {"point": first + number, "parameters": sweep.parameters(first + number), "outputs": said}
 
 
-def _columns(connection: Connection, spec: BatchSpec, first: int, count: int) -> dict[str, np.ndarray]:
-    """The outputs of the completed jobs among ``count`` from ``first`` on; 8 bytes a job and output."""
-    dtype = record_dtype(spec.outputs)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in spec.outputs}
-    for start in range(first, first + count, CHUNK_JOBS):
-        records = table.read(connection, spec.id, start, min(CHUNK_JOBS, first + count - start), dtype)
-        good = records[records["state"] == JobState.COMPLETED]
-        for name in spec.outputs:
-            parts[name].append(good[f"out:{name}"])
-    return {name: np.concatenate(values) if values else np.array([]) for name, values in parts.items()}
+def _points_json(found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The same, a JSON object for each point."""
+    fields = [(name, values.tolist()) for name, values in found.items() if name != "quantiles"]
+    quantiles = found["quantiles"].T.tolist()
+    return [
+        {name: _plain(values[number]) for name, values in fields}
+        | {"quantiles": _named(quantiles[number]) if count else {}}
+        for number, count in enumerate(found["count"].tolist())
+    ]
 
 
 def _check(confidence: float) -> None:

@@ -9,6 +9,7 @@ from common.errors import InvalidInput
 from common.ledger import Connection, batches, control, keys, ranges, table
 from common.ledger.batches import BatchView
 from common.ledger.table import record_dtype
+from common.suspicion import warnings
 from common.waiting import Explanation, dependencies, explain_waiting, jobs_text, time_text
 
 CHUNK_JOBS = 2**16
@@ -37,6 +38,7 @@ def explain_batch(connection: Connection, batch_id: int) -> Explanation:
     if view.crashes:
         times = "once" if view.crashes == 1 else f"{view.crashes} times"
         found.details.append(f"Processes or workers were lost {times} while they ran it.")
+    found.details += [f"Warning: {text}" for text in warnings(connection, view)]
     return found
 
 

@@ -35,7 +35,7 @@ _FOREIGN_ID = ".archiving"
 REMOVAL_TRIES = 1000
 LOCK_POLL_SECONDS = 0.01
 # What belongs to a start-up batch in outputs/ itself.
-_OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|(summary|control)\.json|packed")
+_OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|points\.csv|(summary|control)\.json|packed")
 
 
 def job_name(index: int) -> str:

@@ -1,16 +1,19 @@
 """The Celery app, its settings, and the messages that travel: tickets for ranges, and "write the results"."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from celery import Celery
 
 from common.batch import range_text
 from common.ledger.ranges import DEFAULT_PARTITION, Ticket
+from common.ledger.verifications import Part
 
 QUEUE = "batchsim"
 RUN_RANGE = "batchsim.run_range"
 FINISH = "batchsim.finish"
+VERIFY = "batchsim.verify"
 
 
 def queue_name(partition: str) -> str:
@@ -86,6 +89,18 @@ def publish_finish(app: Celery, batch: int, partition: str = DEFAULT_PARTITION) 
         args=(batch,),
         queue=queue_name(partition),
         argsrepr=f"{batch}",
+        kwargsrepr="",
+        ignore_result=True,
+    )
+
+
+def publish_verify(app: Celery, part: Part, partition: str = DEFAULT_PARTITION) -> None:
+    """Ask a worker of the partition to run jobs again and compare. Raises kombu's OperationalError."""
+    app.send_task(
+        VERIFY,
+        args=(asdict(part),),
+        queue=queue_name(partition),
+        argsrepr=f"{part.batch}: {len(part.jobs)} jobs",
         kwargsrepr="",
         ignore_result=True,
     )

@@ -97,6 +97,16 @@ def open_store(place: Path, spec: BatchSpec) -> Store:
     return PackedReader(place, spec.jobs) if _mode(spec) == PACKED else FileStore(place)
 
 
+def differs(place: Path, spec: BatchSpec, index: int, data: bytes) -> bool:
+    """Whether an earlier attempt of job ``index`` left a whole CSV with other bytes; packed ones are not looked at.
+
+    Raises OSError.
+    """
+    before = FileStore(place).read(index) if _mode(spec) == FILES else None
+    # What a power cut tore says nothing about the job.
+    return before is not None and before != data and parse(before) is not None
+
+
 def parse(data: bytes) -> dict[str, Any] | None:
     """The last row of a CSV, with numbers and lists read as such; None when it was cut short or cannot be read.
 

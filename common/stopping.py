@@ -5,14 +5,15 @@ so the fewer jobs it took. A minimum count keeps that small (Chow and Robbins, "
 sequential confidence intervals for the mean", 1965: the coverage tends to the nominal one as the width goes to 0).
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+
 from common.errors import InvalidInput
-from common.estimates import t_quantile
+from common.estimates import t_quantiles
 from common.statistics import Moments
 
 LEAST_COUNT = 100
@@ -55,10 +56,14 @@ class StopRule:
         values = found.get(self.output)
         if values is None:
             return False
+        n, mean = np.array(values.n), np.array(values.mean)
+        return bool(self.reached(n, mean, np.array(values.standard_deviation), confidence))
+
+    def reached(self, n: np.ndarray, mean: np.ndarray, deviation: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+        """The same of many samples at once: of each its count, mean and standard deviation."""
         if self.what == "count":
-            return values.n >= self.limit
-        if values.n < self.least:
-            return False
-        error = values.standard_deviation / math.sqrt(values.n)
-        reached = error * t_quantile(confidence, values.n - 1) if self.what == "ci_halfwidth" else error
-        return reached < self.limit * (abs(values.mean) if self.relative else 1.0)
+            return np.asarray(n >= self.limit)
+        width = deviation / np.sqrt(n)
+        if self.what == "ci_halfwidth":
+            width = width * t_quantiles(confidence, n - 1)
+        return np.asarray((n >= self.least) & (width < self.limit * (np.abs(mean) if self.relative else 1.0)))

@@ -72,7 +72,7 @@ def _explain_resources(connection: Connection, view: BatchView, found: Explanati
     """It waits for a slot: there is none, or all are at work for others."""
     spec = view.spec
     there = [info for info in workers.alive(connection) if spec.partition in info.partitions]
-    serving = [info for info in there if _has(info, spec)]
+    serving = [info for info in there if info.has(spec)]
     lacking = [info for info in there if info not in serving]
     slots, idle = sum(info.slots for info in serving), sum(max(0, info.slots - info.busy) for info in serving)
     waiting = [int(name) for name in connection.command("ZRANGE", keys.waiting(spec.partition), 0, -1)]
@@ -107,10 +107,6 @@ def _explain_resources(connection: Connection, view: BatchView, found: Explanati
         found.advice = f"wait, or `batchsim update {spec.id} --priority {higher}`"
     elif len(waiting) > 1:
         found.details.append(f"{len(waiting)} batches wait there; those of one priority share the slots by time.")
-
-
-def _has(info: WorkerInfo, spec: BatchSpec) -> bool:
-    return not spec.version or f"{spec.simulation}:{spec.version}" in info.simulations
 
 
 def _lack(lacking: Sequence[WorkerInfo], spec: BatchSpec) -> str:

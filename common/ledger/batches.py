@@ -33,6 +33,10 @@ class BatchView:
     # Dependencies that are not met, and how many of them cannot be any more.
     unmet: int = 0
     never: int = 0
+    # The first job that gave other bytes when it ran again, and at which attempt.
+    differed: tuple[int, int] | None = None
+    # What was suspicious about its results when they were written; None before.
+    warnings: tuple[str, ...] | None = None
 
     @property
     def state(self) -> str:
@@ -149,8 +153,9 @@ def view(connection: Connection, batch_id: int) -> BatchView:
     """The batch now. Raises :class:`NotFound`."""
     names = [state.name for state in JobState]
     numbers = ("crashes", "held", "throttle", "priority", "unmet", "never")
-    fields = ["spec", "created", "started", "ended", "finished", *numbers, *names]
-    spec, created, started, ended, finished, *rest = connection.command("HMGET", keys.batch(batch_id), *fields)
+    fields = ["spec", "created", "started", "ended", "finished", "differed", "warnings", *numbers, *names]
+    found = connection.command("HMGET", keys.batch(batch_id), *fields)
+    spec, created, started, ended, finished, differed, said, *rest = found
     if spec is None:
         raise NotFound(f"There is no batch {batch_id}.", field="batch")
     more = {name: int(value or 0) for name, value in zip(numbers, rest, strict=False)}
@@ -167,7 +172,21 @@ def view(connection: Connection, batch_id: int) -> BatchView:
         priority=more["priority"],
         unmet=more["unmet"],
         never=more["never"],
+        differed=_pair(differed),
+        warnings=tuple(json.loads(said)) if said else None,
     )
+
+
+def _pair(text: bytes | None) -> tuple[int, int] | None:
+    if not text:
+        return None
+    job, attempt = text.split()
+    return int(job), int(attempt)
+
+
+def note_difference(connection: Connection, batch_id: int, job: int, attempt: int) -> None:
+    """Note that a job gave other bytes at this attempt than at an earlier one; the first such job is kept."""
+    connection.run("differ", [keys.batch(batch_id)], [batch_id, job, attempt])
 
 
 def running_jobs(connection: Connection, batch_id: int) -> set[int]:
@@ -233,9 +252,10 @@ def unclaim_finish(connection: Connection, batch_id: int, name: str) -> None:
         connection.command("DEL", key)
 
 
-def finished(connection: Connection, batch_id: int) -> bool:
-    """Note that the batch's results files are written; False if that was so before."""
-    return bool(connection.run("finished", [keys.FINISHING, keys.batch(batch_id), keys.finisher(batch_id)], [batch_id]))
+def finished(connection: Connection, batch_id: int, warnings: Sequence[str] = ()) -> bool:
+    """Note that the batch's results files are written, with these warnings; False if that was so before."""
+    places = [keys.FINISHING, keys.batch(batch_id), keys.finisher(batch_id)]
+    return bool(connection.run("finished", places, [batch_id, json.dumps(warnings)]))
 
 
 def finish_claimed(connection: Connection, batch_id: int) -> bool:

@@ -41,6 +41,8 @@ WORKER_INFO = PREFIX + "worker_info"
 SLOTS = PREFIX + "slots"
 # hash partition → slots of the live workers that serve it. As SLOTS.
 PARTITION_SLOTS = PREFIX + "partition_slots"
+# hash "partition/simulation:version" → slots of the live workers that can run it; the built-in ones all can. As SLOTS.
+OFFERS = PREFIX + "offers"
 # hash slot name → its number in the job table's worker column. Grows by one per slot name; never expires.
 SLOT_NUMBERS = PREFIX + "slot_numbers"
 # string: name of the housekeeper. Expires by itself when it dies.
@@ -100,6 +102,11 @@ def failures(batch_id: int) -> str:
 def finisher(batch_id: int) -> str:
     """String: the process that writes the batch's results files. Expires by itself when that dies."""
     return f"{PREFIX}batch:{batch_id}:finisher"
+
+
+def verification(batch_id: int, name: str, part: int | None = None, what: str = "") -> str:
+    """String: JSON plan of a verification; of a part, ``what`` is "report", "at" (a job) or "alive". All expire."""
+    return f"{PREFIX}batch:{batch_id}:verification:{name}" + (f":{part}:{what}" if what else "")
 
 
 def leased_range(token: str) -> str:

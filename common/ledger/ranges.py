@@ -246,8 +246,8 @@ def open_ranges(connection: Connection, batch_id: int) -> list[Ticket]:
 
 
 def owed(connection: Connection, queue: str, partition: str = DEFAULT_PARTITION) -> tuple[int, int]:
-    """How many ranges slots may take now, and how many messages for them are in the queue."""
-    waiting, queued = connection.run("owed", [keys.waiting(partition), queue], [])
+    """How many ranges of batches that a live worker can run slots may take now; how many messages are in the queue."""
+    waiting, queued = connection.run("owed", [keys.waiting(partition), queue], [partition])
     return int(waiting), int(queued)
 
 

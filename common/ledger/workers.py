@@ -4,13 +4,14 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from common.batch import BatchSpec
 from common.ledger import keys
 from common.ledger.connection import Connection
 
 # A worker says every HEARTBEAT_SECONDS that it lives; after three missed ones it no longer counts.
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 3.5 * HEARTBEAT_SECONDS
-_KEYS = [keys.WORKERS, keys.WORKER_INFO, keys.SLOTS, keys.PARTITION_SLOTS]
+_KEYS = [keys.WORKERS, keys.WORKER_INFO, keys.SLOTS, keys.PARTITION_SLOTS, keys.OFFERS]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class WorkerInfo:
     partitions: tuple[str, ...] = ("default",)
     # Those that are not built in, as name:version.
     simulations: tuple[str, ...] = ()
+
+    def has(self, spec: BatchSpec) -> bool:
+        """Whether it has the batch's simulation, in the batch's version."""
+        return not spec.version or f"{spec.simulation}:{spec.version}" in self.simulations
+
+    def runs(self, spec: BatchSpec) -> bool:
+        """Whether it can run the batch: it serves the partition and has the simulation."""
+        return spec.partition in self.partitions and self.has(spec)
 
 
 def heartbeat(connection: Connection, info: WorkerInfo) -> int:

@@ -9,7 +9,21 @@ from common.ledger import Connection
 from common.settings import Settings
 from common.simulations import registry
 from common.submission import Submitter
-from services.api import batches, control, estimates, files, form, health, jobs, page, problems, security, simulations
+from common.verification import Verifier
+from services.api import (
+    batches,
+    control,
+    estimates,
+    files,
+    form,
+    health,
+    jobs,
+    page,
+    problems,
+    security,
+    simulations,
+    verification,
+)
 from services.api.state import ApiState
 from services.api.stores import Stores
 
@@ -25,14 +39,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     courier = queue.make_app(configured.broker_url)
     submitter = Submitter(connection, courier, configured.output_dir)
     controller = Controller(connection, courier, configured.output_dir)
+    verifier = Verifier(connection, courier)
 
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = 1_000_000
-    app.extensions["batchsim"] = ApiState(configured, connection, submitter, controller, Stores())
+    app.extensions["batchsim"] = ApiState(configured, connection, submitter, controller, verifier, Stores())
     app.extensions["health"] = health.Health(configured)
     problems.register(app)
     security.register(app, configured.api_token.get_secret_value())
-    for module in (health, jobs, batches, control, estimates, simulations, files, form, page):
+    for module in (health, jobs, batches, control, estimates, verification, simulations, files, form, page):
         app.register_blueprint(module.blueprint)
     return app

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
-from common import provenance
+from common import provenance, suspicion
 from common.batch import MAX_JOB_SECONDS, JobState
 from common.errors import InvalidInput
 from common.ledger import batches
@@ -14,9 +14,6 @@ from common.options import Options, read_options
 from services.api.body import json_body
 from services.api.jobs import DEFAULT_LIMIT, MAX_LIMIT, job_rows, number
 from services.api.state import state
-
-# So many equal results are no chance any more.
-SUSPICIOUS_COUNT = 10
 
 blueprint = Blueprint("batches", __name__)
 
@@ -72,11 +69,7 @@ def show(batch: int) -> ResponseReturnValue:
         "outputs": view.spec.outputs,
         "environment": view.spec.environment,
         "command": provenance.command(view.spec),
-        "warnings": [
-            f"All {values.n:,} jobs returned the same {name}: does the simulation use its random generator?"
-            for name, values in found.items()
-            if values.n >= SUSPICIOUS_COUNT and values.min == values.max
-        ],
+        "warnings": suspicion.warnings(state().connection, view),
         "version": view.spec.version,
         "options": {name: getattr(view.spec, name) for name in Options.model_fields},
         "crashes": view.crashes,

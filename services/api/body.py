@@ -13,3 +13,20 @@ def json_body() -> Any:
         return request.get_json()
     except RecursionError:
         raise InvalidInput("The body is nested too deeply") from None
+
+
+def json_object(*fields: str) -> dict[str, Any]:
+    """The request's JSON object with at most these fields; nothing at all stands for an empty one.
+
+    Raises :class:`InvalidInput` that names the field.
+    """
+    if not request.get_data():
+        return {}
+    body = json_body()
+    if not isinstance(body, dict):
+        raise InvalidInput("The body must be a JSON object", field="body")
+    unknown = sorted(set(body) - set(fields))
+    if unknown:
+        known = f"there are {', '.join(fields)}" if fields else "there are none"
+        raise InvalidInput(f"{unknown[0]} is not a field; {known}", field=unknown[0])
+    return body

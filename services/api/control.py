@@ -13,7 +13,7 @@ from common.indices import parse_spans
 from common.ledger import batches
 from common.ledger.batches import BatchView
 from common.options import read_options
-from services.api.body import json_body
+from services.api.body import json_object
 from services.api.jobs import number
 from services.api.state import state
 
@@ -25,7 +25,7 @@ CHANGEABLE = ("throttle", "priority")
 @blueprint.post("/batches/<int:batch>/cancel")
 def cancel(batch: int) -> ResponseReturnValue:
     """Cancel the batch; with ``{"jobs": "1-9,42"}`` those, with ``{"state": "PENDING"}`` or RUNNING those of them."""
-    body = _body("jobs", "state")
+    body = json_object("jobs", "state")
     given = body.get("state")
     wanted = given.upper() if isinstance(given, str) else ""
     if given is not None and wanted not in ("PENDING", "RUNNING"):
@@ -41,21 +41,21 @@ def cancel(batch: int) -> ResponseReturnValue:
 @blueprint.post("/batches/<int:batch>/hold")
 def hold(batch: int) -> ResponseReturnValue:
     """Start no more of its jobs; those that run go on to their end."""
-    _body()
+    json_object()
     return _standing(state().controller.adjust(batch, "held", 1))
 
 
 @blueprint.post("/batches/<int:batch>/release")
 def release(batch: int) -> ResponseReturnValue:
     """Let a held batch go on."""
-    _body()
+    json_object()
     return _standing(state().controller.adjust(batch, "held", 0))
 
 
 @blueprint.patch("/batches/<int:batch>")
 def change(batch: int) -> ResponseReturnValue:
     """Change ``{"throttle": N, "priority": P}`` while it runs."""
-    body = _body(*CHANGEABLE)
+    body = json_object(*CHANGEABLE)
     if not body:
         raise InvalidInput(f"send at least one of {', '.join(CHANGEABLE)}", field="body")
     checked = read_options(body)
@@ -70,7 +70,7 @@ def change(batch: int) -> ResponseReturnValue:
 @blueprint.post("/batches/<int:batch>/requeue")
 def requeue(batch: int) -> ResponseReturnValue:
     """Run again what failed, or the jobs in ``{"states": […]}``, and with ``{"missing": true}`` lost results."""
-    body = _body("states", "missing")
+    body = json_object("states", "missing")
     names = body.get("states")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InvalidInput('states must be a list such as ["FAILED", "TIMEOUT"]', field="states")
@@ -106,17 +106,3 @@ def _standing(view: BatchView) -> dict[str, Any]:
         "priority": view.priority,
         "counters": {job.name: view.counters[job] for job in JobState if view.counters[job]},
     }
-
-
-def _body(*fields: str) -> dict[str, Any]:
-    """The request's JSON object; nothing at all stands for an empty one."""
-    if not request.get_data():
-        return {}
-    body = json_body()
-    if not isinstance(body, dict):
-        raise InvalidInput("The body must be a JSON object", field="body")
-    unknown = sorted(set(body) - set(fields))
-    if unknown:
-        known = f"there are {', '.join(fields)}" if fields else "there are none"
-        raise InvalidInput(f"{unknown[0]} is not a field; {known}", field=unknown[0])
-    return body

@@ -8,6 +8,7 @@ from common.control import Controller
 from common.ledger import Connection
 from common.settings import Settings
 from common.submission import Submitter
+from common.verification import Verifier
 from services.api.stores import Stores
 
 
@@ -19,6 +20,7 @@ class ApiState:
     connection: Connection
     submitter: Submitter
     controller: Controller
+    verifier: Verifier
     stores: Stores
 
 

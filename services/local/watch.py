@@ -13,6 +13,7 @@ from common.ledger.batches import BatchView
 from common.options import DEFAULTS, Options
 from common.simulations import registry
 from common.submission import Submitter
+from common.suspicion import warnings
 from common.sweep import Sweep
 from services.local.embedded import EXIT_FAILED, Embedded
 from services.local.progress import make_progress
@@ -108,10 +109,13 @@ class Watch:
         table.add_row("speed", f"{view.done / seconds:,.0f} jobs/s on {self._settings.workers} slots")
         table.add_row("seed", str(view.spec.seed))
         files = f"{self._settings.output_dir}/job_1.csv … job_{view.spec.jobs}.csv, results.csv, results.parquet"
+        files += ", points.csv" if view.spec.sweep else ""
         table.add_row("files", files)
         Console().print(table)
         for index, text in sorted(batches.failures(self._connection, view.spec.id).items())[:3]:
             self._progress.show(f"job {index} failed: {text.strip().splitlines()[-1]}")
+        for text in warnings(self._connection, view):
+            self._progress.show(f"Warning: {text}")
 
     def _print_interrupted(self, spec: BatchSpec | None) -> None:
         """Let the slots commit what they have done, so that the count is final, and say how to go on."""

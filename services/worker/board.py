@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+# What a slot holds that runs jobs again to compare them; no range, so no lease is renewed for it.
+VERIFYING = "verify-"
 _ENTRY = struct.Struct("<IB59s")
 _HEADER_BYTES = _ENTRY.size
 # What the slot says of its slice: first job, record size, attempt, tries, seconds a job may take, kB it may grow to.

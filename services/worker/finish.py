@@ -1,4 +1,7 @@
-"""Write a batch's results files once its last job has ended: streaming, in memory that does not grow with the batch."""
+"""Write a batch's results files once its last job has ended: streaming, in memory that does not grow with the batch.
+
+Only the quantiles in ``summary.json`` need an output's values at once, 8 bytes a job, one output after the other.
+"""
 
 import json
 from collections.abc import Iterator
@@ -10,21 +13,27 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from common import outputs, packed_index, results
+from common import outputs, packed_index, results, samples
 from common.batch import BatchSpec, JobState, Reason
+from common.estimates import estimate
 from common.ledger import Connection, batches, workers
 from common.ledger.batches import BatchView
 from common.ledger.table import page, record_dtype
 from common.statistics import Moments, collect
-from common.sweep import Sweep, all_points
+from common.suspicion import Inspection
+from services.worker.points import has_points, swept, write_points
 
 CHUNK_JOBS = 2**16
 # Renewed with every chunk of rows, so a dead writer is replaced after this time.
 CLAIM_SECONDS = 10.0
+# A batch of more jobs has no quantiles in its summary.
+MOST_JOBS_AT_ONCE = 2**25
 
 
 def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool:
-    """Write ``results.csv``, ``results.parquet`` and, last, ``summary.json``; False when another process does it.
+    """Write ``results.csv``, ``results.parquet``, of a sweep ``points.csv``, and, last, ``summary.json``.
+
+    False when another process does it.
 
     Raises OSError when the volume refuses; the housekeeper has it tried again.
     """
@@ -32,46 +41,62 @@ def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool
     if view.finished or not view.ended or not batches.claim_finish(connection, batch_id, name, seconds=CLAIM_SECONDS):
         return False
     try:
-        _write(connection, root, view, name)
+        warnings = _write(connection, root, view, name)
     except OSError:
         # Whoever tries next need not wait until our claim runs out.
         batches.unclaim_finish(connection, batch_id, name)
         raise
-    return batches.finished(connection, batch_id)
+    return batches.finished(connection, batch_id, warnings)
 
 
-def _write(connection: Connection, root: Path, view: BatchView, name: str) -> None:
+def _write(connection: Connection, root: Path, view: BatchView, name: str) -> list[str]:
     batch_id = view.spec.id
     place = outputs.locate(root, view.spec)
     # In the staging directory, if it is still there: once the files of a batch are moved away, nothing new comes.
     staged = place / f".staging-{batch_id}"
     work = staged if staged.is_dir() else place
-    found = _write_tables(connection, view, work, name)
-    summary = json.dumps(_summary(view, found), indent=2) + "\n"
-    for file in ("results.csv", "results.parquet"):
+    inspection = Inspection(view)
+    found = _write_tables(connection, view, work, name, inspection)
+    warnings = inspection.texts()
+    summary = _summary(view) | {"outputs": _outputs(connection, view, found, name), "warnings": warnings}
+    for file in ("results.csv", "results.parquet", *(["points.csv"] if has_points(view.spec) else [])):
         (work / f".{file}.tmp").rename(place / file)
     if view.spec.output_mode == "packed":
         packed_index.write_index(place, view.spec.jobs, _completed(connection, view))
     elif view.counters[JobState.COMPLETED] < view.spec.jobs:
         _remove_strays(connection, view, place)
-    outputs.write_synced(place / outputs.SUMMARY_NAME, summary.encode())
+    outputs.write_synced(place / outputs.SUMMARY_NAME, json.dumps(summary, indent=2).encode() + b"\n")
     outputs.remove_staging(root, view.spec)
+    return warnings
 
 
-def _write_tables(connection: Connection, view: BatchView, work: Path, name: str) -> dict[str, Moments]:
+def _write_tables(
+    connection: Connection, view: BatchView, work: Path, name: str, inspection: Inspection
+) -> dict[str, Moments]:
     found: dict[str, Moments] = {}
-    schema, plain = _schema(view.spec), pa.csv.WriteOptions(quoting_style="needed")
+    parameters = swept(view.spec)
+    schema, plain = _schema(view.spec, parameters), pa.csv.WriteOptions(quoting_style="needed")
+
+    def renew() -> None:
+        batches.claim_finish(connection, view.spec.id, name, seconds=CLAIM_SECONDS)
+
     with (
         pa.csv.CSVWriter(work / ".results.csv.tmp", schema, write_options=plain) as as_csv,
         pa.parquet.ParquetWriter(work / ".results.parquet.tmp", schema) as as_parquet,
     ):
         for first, records in _chunks(connection, view.spec):
-            batches.claim_finish(connection, view.spec.id, name, seconds=CLAIM_SECONDS)
-            rows = _rows(view, first, records, workers.slot_names(connection))
+            renew()
+            names = workers.slot_names(connection)
+            rows = pa.table(_columns(view, first, records, names, parameters), schema=schema)
             as_csv.write_table(rows)
             as_parquet.write_table(rows)
             good = records[records["state"] == JobState.COMPLETED]
             collect(found, good, view.spec.outputs)
+            inspection.add_records(good)
+    if has_points(view.spec):
+        write_points(connection, view.spec, work / ".points.csv.tmp", parameters, inspection, renew)
+    elif not view.spec.sweep:
+        inspection.add_moments(found, view.counters[JobState.COMPLETED])
     return found
 
 
@@ -96,38 +121,23 @@ def _chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.n
         yield first, page(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
 
 
-def _schema(spec: BatchSpec) -> Any:
+def _schema(spec: BatchSpec, parameters: dict[str, Any]) -> Any:
     fields = [("index", pa.int64()), ("seed", pa.int64()), ("state", pa.string()), ("attempt", pa.uint8())]
     fields += [("worker", pa.string()), ("started", pa.float64()), ("elapsed", pa.float32()), ("cpu", pa.float32())]
     fields += [("max_rss_kb", pa.uint32()), ("exit", pa.int16()), ("signal", pa.uint8())]
     fields += [("reason", pa.string())]
-    swept = _swept(spec)
-    fields += [(name, pa.array(values[:1]).type) for name, values in swept.items()]
+    fields += [(name, values.type) for name, values in parameters.items()]
     return pa.schema(fields + [(name, pa.float64()) for name in spec.outputs])
 
 
-def _swept(spec: BatchSpec) -> dict[str, list[Any]]:
-    """Each swept parameter's value at every point; of a mixture of types, as text."""
-    if not spec.sweep:
-        return {}
-    sweep = Sweep.from_dict(spec.sweep)
-    points = all_points(sweep)
-    found: dict[str, list[Any]] = {}
-    for name in dict.fromkeys(name for point in points for name in point):
-        values = [point.get(name) for point in points]
-        kinds = {type(value) for value in values}
-        if kinds <= {int, float}:
-            found[name] = [float(value or 0) for value in values] if float in kinds else values
-        else:
-            found[name] = values if kinds <= {bool} else ["" if value is None else str(value) for value in values]
-    return found
-
-
-def _rows(view: BatchView, first: int, records: np.ndarray, slots: dict[int, str]) -> Any:
+def _columns(
+    view: BatchView, first: int, records: np.ndarray, slots: dict[int, str], parameters: dict[str, Any]
+) -> list[Any]:
     states = np.array([state.name for state in JobState])
     reasons = np.array([reason.name if reason else "" for reason in Reason])
     codes = records["state"]
     names = pa.array([slots.get(number, "") for number in range(max(slots, default=0) + 1)])
+    points = np.arange(first - 1, first - 1 + len(records)) // int(view.spec.sweep.get("replications", 1))
     columns: list[Any] = [
         np.arange(first, first + len(records)),
         np.full(len(records), view.spec.seed),
@@ -136,19 +146,28 @@ def _rows(view: BatchView, first: int, records: np.ndarray, slots: dict[int, str
         names.take(pa.array(np.minimum(records["slot"], len(names) - 1))),
         *(records[name] for name in ("started", "elapsed", "cpu", "max_rss", "exit", "signal")),
         reasons[records["reason"]],
-        *_parameters(view.spec, first, len(records)),
+        *(values.take(pa.array(points)) for values in parameters.values()),
         *(np.where(codes == JobState.COMPLETED, records[f"out:{name}"], np.nan) for name in view.spec.outputs),
     ]
-    return pa.table([pa.array(column) for column in columns], schema=_schema(view.spec))
+    return [pa.array(column) for column in columns]
 
 
-def _parameters(spec: BatchSpec, first: int, count: int) -> Iterator[Any]:
-    points = np.arange(first - 1, first - 1 + count) // int(spec.sweep.get("replications", 1))
-    for values in _swept(spec).values():
-        yield pa.array(values).take(pa.array(points))
+def _outputs(connection: Connection, view: BatchView, found: dict[str, Moments], name: str) -> dict[str, Any]:
+    """Each output's moments, and, as NumPy says of the whole column, its estimates."""
+    said: dict[str, Any] = {}
+    for output, values in found.items():
+        batches.claim_finish(connection, view.spec.id, name, seconds=CLAIM_SECONDS)
+        said[output] = values._asdict()
+        if view.spec.jobs > MOST_JOBS_AT_ONCE:
+            said[output]["standard_deviation"] = values.standard_deviation
+            continue
+        column = samples.read(connection, view.spec, names=[output]).columns[output]
+        said[output] |= estimate(column, bins=0).to_dict()
+        del said[output]["histogram"]
+    return said
 
 
-def _summary(view: BatchView, found: dict[str, Moments]) -> dict[str, Any]:
+def _summary(view: BatchView) -> dict[str, Any]:
     spec = view.spec
     return {
         "batch": spec.id,
@@ -161,8 +180,4 @@ def _summary(view: BatchView, found: dict[str, Moments]) -> dict[str, Any]:
         "started": view.started,
         "ended": view.ended,
         "crashes": view.crashes,
-        "outputs": {
-            name: {**values._asdict(), "standard_deviation": values.standard_deviation if values.n > 1 else None}
-            for name, values in found.items()
-        },
     }

@@ -41,6 +41,7 @@ class _Outcome(NamedTuple):
     work: Slice | None
     unwritable: StorageUnavailable | None = None
     fault: str = ""
+    differing: tuple[int, ...] = ()
 
 
 class Isolation:
@@ -74,13 +75,15 @@ class Isolation:
         if not said:
             self._board.note_exit(self._index, code)
             raise ProcessDied
-        return _result(pickle.loads(said))  # noqa: S301 - our own child wrote it, into a file without a name
+        outcome = pickle.loads(said)  # noqa: S301 - our own child wrote it, into a file without a name
+        job.differing.extend(outcome.differing)
+        return _result(outcome)
 
     def _be_child(self, parent: int, job: BatchJob, work: Callable[[], Slice]) -> None:
         """Never returns: what is below on the stack is the slot's."""
         try:
             _die_with(parent)
-            said = pickle.dumps(_outcome(job, work))
+            said = pickle.dumps(_outcome(job, work)._replace(differing=tuple(job.differing)))
             sys.stdout.flush()
             sys.stderr.flush()
             write_all(self._file, said, 0)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common import results
+from common import outputs, results
 from common.batch import BatchSpec
 from common.errors import StorageUnavailable
 from common.jobs import Jobs
@@ -19,6 +19,10 @@ class BatchJob:
         self.spec = spec
         self.outputs = spec.outputs
         self.limits = limits_of(spec)
+        #: From the second attempt on, :meth:`store` compares with what is there; and which jobs differed.
+        self.attempt = 1
+        self.differing: list[int] = []
+        self._place = outputs.directory(root, spec)
         #: Runs a job: index and attempt → CSV and numeric outputs.
         self.compute = Jobs(spec).result
         try:
@@ -29,6 +33,8 @@ class BatchJob:
     def store(self, index: int, data: bytes) -> None:
         """Write a job's CSV. Raises :class:`StorageUnavailable`."""
         try:
+            if self.attempt > 1 and results.differs(self._place, self.spec, index, data):
+                self.differing.append(index)
             self._writer.write(index, data)
         except OSError as error:
             raise _unavailable(error) from error

@@ -27,7 +27,7 @@ from common.recovery import recover
 from common.settings import Settings
 from common.simulations import registry
 from services.worker.aftermath import bury
-from services.worker.board import Board, SlotEntry
+from services.worker.board import VERIFYING, Board, SlotEntry
 from services.worker.guard import status_kb
 from services.worker.housekeeper import ABSENCE_SECONDS, Housekeeper
 
@@ -148,6 +148,7 @@ class Keeper:
     def _renew(self, now: float) -> None:
         """Prolong the leases; whoever works on a range that was lost or cancelled is told to stop, and then made to."""
         entries = [entry for entry in self._board.entries() if entry.token and _lives(entry.pid)]
+        entries = [entry for entry in entries if not entry.token.startswith(VERIFYING)]
         tokens = [entry.token for entry in entries]
         lost = set(ranges.renew(self._connection, tokens, lease_seconds=self._settings.lease_seconds))
         self._lost_since = {token: self._lost_since.get(token, now) for token in lost}

@@ -13,17 +13,19 @@ from kombu.exceptions import OperationalError
 
 from common import outputs, queue
 from common.batch import INITIAL_RANGES, BatchSpec, range_text
-from common.errors import BatchSimError, BrokerUnavailable, StorageUnavailable
+from common.errors import BatchSimError, BrokerUnavailable, InvalidInput, StorageUnavailable
 from common.ledger import Connection, batches, control, ranges, workers
 from common.ledger.ranges import Lease, Slice, Verdict
+from common.ledger.verifications import Part
 from common.settings import Settings
 from common.simulations import registry
 from services.worker.aftermath import bury
-from services.worker.board import Board
+from services.worker.board import VERIFYING, Board
 from services.worker.guard import Guard
 from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob, limits_of
 from services.worker.slice import SliceFailure, run_slice, shortened
+from services.worker.verifying import Verifying
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -91,9 +93,17 @@ class Slot:
         current: Lease | None = lease
         while current is not None:
             try:
-                work = self._run(self._job(current.batch), current)
+                job = self._job(current.batch)
+                job.attempt = current.attempt
+                work = self._run(job, current)
+                self._note_differences(job)
             except ProcessDied:
                 self._bury()
+                return
+            except InvalidInput as error:
+                # Its file has changed since the claim, which from now on passes over it here.
+                log.error("simulation.unfit", batch=current.batch, error=error.message)
+                self._commit(current, _nothing(current), give_back=True)
                 return
             except SliceFailure as failure:
                 self._abandon(current, failure.work, failure.reason)
@@ -126,6 +136,14 @@ class Slot:
         work = run()
         job.sync()
         return work
+
+    def _note_differences(self, job: BatchJob) -> None:
+        """Let people know that a job's bytes depend on the attempt; one of them is enough."""
+        if job.differing:
+            first, attempt = job.differing[0], job.attempt
+            self._persist(lambda: batches.note_difference(self._connection, job.spec.id, first, attempt))
+            log.warning("job.differs", job=f"{job.spec.id}_{first}", attempt=attempt)
+            job.differing.clear()
 
     def _commit(self, lease: Lease, work: Slice, *, give_back: bool) -> Lease | None:
         settings = self._settings
@@ -175,14 +193,26 @@ class Slot:
         except (BatchSimError, OSError) as error:
             log.error("finish.failed", batch=batch, error=str(error))
 
+    def verify(self, part: Part) -> None:
+        """Run completed jobs again and compare; nothing is lost when this fails, and whoever asked sees it."""
+        self._board.write(self._index, os.getpid(), f"{VERIFYING}{part.name}-{part.number}")
+        found = Verifying(
+            self._connection, self._app, self._settings, self._worker, self._board, self._recorder, self._guard
+        )
+        try:
+            found.run(part)
+        except (BatchSimError, OperationalError, OSError) as error:
+            log.error("verify.failed", batch=part.batch, error=str(error))
+        finally:
+            self._board.write(self._index, os.getpid())
+
     def _abandon(self, lease: Lease, done: Slice | None, reason: StorageUnavailable) -> None:
         """The volume refuses results: commit what is safely there, give the rest back, wait until it accepts again."""
         log.error("storage.unavailable", batch=lease.batch, error=reason.message)
         job = self._jobs.get(lease.batch)
         synced = done if done is not None and done.done and job is not None and job.try_sync() else None
-        empty = Slice(lease.first, 0, 0.0, {}, {}, {}, b"", 1)
         self._forget(lease.batch)
-        self._commit(lease, synced or empty, give_back=True)
+        self._commit(lease, synced or _nothing(lease), give_back=True)
         if self._persist(lambda: batches.view(self._connection, lease.batch)).ended:
             # Its directory was closed to us on purpose.
             return
@@ -292,6 +322,11 @@ class _Pause:
             raise Draining
         time.sleep(self._seconds)
         self._seconds = min(self._seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _nothing(lease: Lease) -> Slice:
+    """A slice in which no job was run."""
+    return Slice(lease.first, 0, 0.0, {}, {}, {}, b"", 1)
 
 
 def _continued(lease: Lease, work: Slice, verdict: Verdict) -> Lease:

@@ -9,7 +9,8 @@ from celery import current_app, shared_task
 from celery.signals import worker_process_init
 
 from common import logs, settings
-from common.queue import FINISH, RUN_RANGE
+from common.ledger.verifications import Part
+from common.queue import FINISH, RUN_RANGE, VERIFY
 from services.worker.board import Board
 from services.worker.slot import Slot
 
@@ -48,3 +49,9 @@ def run_range(batch: int, token: str, partition: str) -> None:
 def finish(batch: int) -> None:
     """Write the results files of a batch that has ended."""
     _slot[0].finish(batch)
+
+
+@shared_task(name=VERIFY, ignore_result=True)
+def verify(part: dict[str, Any]) -> None:
+    """Run jobs that have completed again, and compare."""
+    _slot[0].verify(Part(**{**part, "jobs": tuple(part["jobs"])}))

@@ -15,7 +15,12 @@ FOREIGN = {"notes.txt": b"mine", "job_x.csv": b"mine", "data.csv": b"mine"}
 def fill(root: Path, batch: int, jobs: int, *, spec: bool = True) -> dict[str, bytes]:
     """What start-up batch ``batch`` leaves in ``root``; every file says whose it is."""
     made = {f"job_{index}.csv": f"{batch}/{index}".encode() for index in range(1, jobs + 1)}
-    made |= {"results.csv": f"{batch}/r".encode(), "results.parquet": b"p", "summary.json": f"{batch}/s".encode()}
+    made |= {
+        "results.csv": f"{batch}/r".encode(),
+        "points.csv": f"{batch}/p".encode(),
+        "results.parquet": b"p",
+        "summary.json": f"{batch}/s".encode(),
+    }
     if spec:
         outputs.prepare(root, BatchSpec(batch, jobs, 1, startup=True))
     for name, data in made.items():

@@ -83,6 +83,13 @@ def test_latency(benchmark: Benchmark) -> None:
         assert all(0 < share <= 100 for share in shares)
 
 
+def test_estimates(benchmark: Benchmark) -> None:
+    """Four addresses, each with its median and its longest time."""
+    output = benchmark("estimates", "--jobs", "3000")
+    for what in ("all jobs", "a page of", "the batch", "the sweep"):
+        assert len(re.findall(f"^{what} .* s .* s$", output, re.MULTILINE)) == 1
+
+
 def test_sizes_that_do_not_fit_are_refused(benchmark: Benchmark) -> None:
     """A disk that is too small is said before anything runs."""
     with pytest.raises(AssertionError, match="are free"):

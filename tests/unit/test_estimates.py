@@ -55,6 +55,8 @@ def sample(n: int, deviation: float, mean: float = 10.0) -> dict[str, Moments]:
         ("standard_error(x) < 0.011", sample(10_000, 1.0), True),
         ("standard_error(x) < 0.009", sample(10_000, 1.0), False),
         ("ci_halfwidth(x) < 0.1 and n >= 20000", sample(10_000, 1.0), False),
+        ("ci_halfwidth(x) < 0.1 and n >= 10000", sample(10_000, 1.0), True),
+        ("ci_halfwidth(x) < 0.1 and n >= 10001", sample(10_000, 1.0), False),
         ("ci_halfwidth(x) < 0.1", sample(99, 0.0), False),
         ("count(x) >= 50", sample(50, 1.0), True),
         ("ci_halfwidth(y) < 0.1", sample(10_000, 1.0), False),

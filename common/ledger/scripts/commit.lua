@@ -73,10 +73,10 @@ if count == 0 then
 end
 
 local b = redis.call('HMGET', KEYS[2], 'held', 'throttle', 'RUNNING', 'partition')
-local least = redis.call('ZRANGE', P .. 'waiting:' .. b[4], 0, 0, 'WITHSCORES')
+local least = next_batch(b[4])
 local next_range = redis.call('ZRANGE', ranges_key(id), 0, 0, 'WITHSCORES')
 local urgent = #next_range > 0 and tonumber(next_range[2]) < 0
-local other_first = urgent or #least > 0 and least[1] ~= id and tonumber(least[2]) < score(id)
+local other_first = urgent or least and least ~= id and score(least) < score(id)
 local too_many = tonumber(b[2] or '0') > 0 and tonumber(b[3]) > tonumber(b[2])
 if done > 0 then like.crashes = 0 end
 -- Jobs that may have been in a lost worker's hands run one by one; then the range is like any other.

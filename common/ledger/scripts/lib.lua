@@ -11,8 +11,7 @@ local MOST_TOKENS = 4096
 local MOST_CANDIDATES = 1000
 local MOST_EVENTS = 1000
 -- Tokens whose tickets are to be published; every script that makes ranges claimable returns them.
-local tokens = {}
-local offered, freed = {}, {}
+local tokens, offered, freed = {}, {}, {}
 
 local function now()
   local t = redis.call('TIME')
@@ -147,9 +146,20 @@ local function unlease(id, token)
   return true
 end
 
+-- Whether a live worker of the partition has the simulation that the batch needs; the built-in ones all have.
+local function runnable(id, partition)
+  local needs = redis.call('HGET', batch_key(id), 'requires') or ''
+  return needs == '' or redis.call('HEXISTS', P .. 'offers', partition .. '/' .. needs) == 1
+end
+-- The batch whose turn it is; those that no live worker can run are passed over.
+local function next_batch(partition)
+  for _, id in ipairs(redis.call('ZRANGE', P .. 'waiting:' .. partition, 0, MOST_CANDIDATES - 1)) do
+    if runnable(id, partition) then return id end
+  end
+end
 -- How many slots have nothing to do and nothing to take; 0 while a range waits, for then a ticket is on its way.
 local function idle_slots(partition)
-  if redis.call('ZCARD', P .. 'waiting:' .. partition) > 0 then return 0 end
+  if next_batch(partition) then return 0 end
   return math.max(0, number(P .. 'partition_slots', partition) - number(LEASED, partition))
 end
 

@@ -88,7 +88,7 @@ if ARGV[3] ~= '' then
       output .. ':min', text(m[4]), output .. ':max', text(m[5]))
   end
 end
-redis.call('HDEL', KEYS[1], 'ended', 'finished')
+redis.call('HDEL', KEYS[1], 'ended', 'finished', 'warnings')
 redis.call('SADD', KEYS[2], ARGV[1])
 redis.call('SREM', KEYS[3], ARGV[1])
 -- What it waits for may have ended since.

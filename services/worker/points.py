@@ -1,0 +1,73 @@
+"""A sweep's points as columns: the parameters in ``results.csv``, and ``points.csv`` with each point's estimates."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from common import samples
+from common.batch import BatchSpec
+from common.estimates import DEFAULT_CONFIDENCE, QUANTILES, SCALARS, describe_points
+from common.ledger import Connection
+from common.suspicion import Inspection
+from common.sweep import Sweep, all_points
+
+
+def swept(spec: BatchSpec) -> dict[str, Any]:
+    """Each swept parameter's values at all points, as an Arrow array; of a mixture of types, as text."""
+    if not spec.sweep:
+        return {}
+    points = all_points(Sweep.from_dict(spec.sweep))
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for point in points for name in point):
+        values = [point.get(name) for point in points]
+        kinds = {type(value) for value in values}
+        if kinds <= {int, float}:
+            values = [float(value or 0) for value in values] if float in kinds else values
+        elif not kinds <= {bool}:
+            values = ["" if value is None else str(value) for value in values]
+        found[name] = pa.array(values)
+    return found
+
+
+def has_points(spec: BatchSpec) -> bool:
+    """Whether the batch gets a ``points.csv``: it is a sweep, and its jobs give numbers."""
+    return bool(spec.sweep and spec.outputs)
+
+
+def write_points(
+    connection: Connection,
+    spec: BatchSpec,
+    path: Path,
+    parameters: dict[str, Any],
+    inspection: Inspection,
+    renew: Callable[[], None],
+) -> None:
+    """Write a row for each point: its parameters, then each output's estimates; and let ``inspection`` look at them.
+
+    In memory for some points at a time. ``renew`` is called before each part. Raises OSError.
+    """
+    sweep = Sweep.from_dict(spec.sweep)
+    schema = _schema(spec, parameters)
+    with pa.csv.CSVWriter(path, schema, write_options=pa.csv.WriteOptions(quoting_style="needed")) as file:
+        for first, found in samples.by_points(connection, spec, sweep, 0, sweep.size):
+            renew()
+            count = len(found.completed)
+            columns = [values.slice(first, count) for values in parameters.values()]
+            for name in spec.outputs:
+                said = describe_points(found, name, DEFAULT_CONFIDENCE)
+                columns += [pa.array(said[field]) for field in ("count", "non_finite", *SCALARS)]
+                columns += [pa.array(row) for row in said["quantiles"]]
+            file.write_table(pa.table(columns, schema=schema))
+            inspection.add_points(found)
+
+
+def _schema(spec: BatchSpec, parameters: dict[str, Any]) -> Any:
+    fields = [(name, values.type) for name, values in parameters.items()]
+    for name in spec.outputs:
+        fields += [(f"{name}_{field}", pa.int64()) for field in ("count", "non_finite")]
+        fields += [(f"{name}_{field}", pa.float64()) for field in SCALARS]
+        fields += [(f"{name}_q{which:g}", pa.float64()) for which in QUANTILES]
+    return pa.schema(fields)

@@ -1,0 +1,143 @@
+"""A slot's part of a verification: run completed jobs again and compare bytes; the ledger's books stay as they are."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import structlog
+from celery import Celery
+
+from common import outputs, queue, results
+from common.batch import BatchSpec
+from common.errors import BrokerUnavailable, InvalidInput
+from common.jobs import Jobs
+from common.ledger import Connection, batches, table, verifications, workers
+from common.ledger.table import record_dtype
+from common.ledger.verifications import ALIVE_SECONDS, Part, Report
+from common.settings import Settings
+from services.worker.board import Board, Recorder
+from services.worker.guard import Guard, Interrupted, TimeLimitReached, memory_limit, status_kb
+from services.worker.job import limits_of
+
+log = structlog.get_logger()
+
+# A slot of the worker that ran the jobs first passes them on so often, with such pauses on average, then gives in.
+MOST_PASSES = 300
+PASS_SECONDS = 0.1
+# A job without a time limit may take so many times as long as before, and at least so long.
+PATIENCE, LEAST_PATIENCE_SECONDS = 10.0, 60.0
+# What a re-run calls itself, so that a job that looks at its attempt gives itself away.
+ATTEMPT = 2
+
+
+class Verifying:
+    """Runs parts of verifications in one slot."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        app: Celery,
+        settings: Settings,
+        worker: str,
+        board: Board,
+        recorder: Recorder,
+        guard: Guard,
+    ) -> None:
+        self._connection = connection
+        self._app = app
+        self._root = settings.output_dir
+        self._worker = worker
+        self._board = board
+        self._recorder = recorder
+        self._guard = guard
+
+    def run(self, part: Part) -> None:
+        """Run the part and report; or pass it on to another worker, while there is one that can.
+
+        Raises ``BatchSimError`` and kombu's OperationalError; then the part is lost.
+        """
+        spec = batches.view(self._connection, part.batch).spec
+        jobs = self._jobs(spec)
+        fits = isinstance(jobs, Jobs) and part.worker != self._worker
+        if self._board.draining or (not fits and part.passes < MOST_PASSES and self._others(spec)):
+            queue.publish_verify(self._app, replace(part, passes=part.passes + 1), spec.partition)
+            # Time for another to take it; of different length, or two slots would take their own again and again.
+            time.sleep(random.uniform(0.0, 2 * PASS_SECONDS))  # noqa: S311 - no secret
+            return
+        differing, checked = [], 0
+        with self._pulse(part):
+            store = results.open_store(outputs.locate(self._root, spec), spec)
+            for index in part.jobs:
+                verifications.at_work(self._connection, part, index)
+                why = jobs if isinstance(jobs, str) else self._compare(spec, jobs, store, index)
+                checked += 1
+                if why:
+                    differing.append((index, why))
+                    log.warning("job.differs", job=f"{spec.id}_{index}", why=why)
+        verifications.report(self._connection, part, Report(checked, differing, part.worker == self._worker))
+
+    def _jobs(self, spec: BatchSpec) -> Jobs | str:
+        """The batch's jobs, or why they cannot be run here."""
+        try:
+            return Jobs(replace(spec, job_seconds=0.0))
+        except InvalidInput as error:
+            return f"cannot be run again: {error.message}"
+
+    def _others(self, spec: BatchSpec) -> bool:
+        alive = workers.alive(self._connection)
+        return any(info.name != self._worker and info.slots and info.runs(spec) for info in alive)
+
+    def _compare(self, spec: BatchSpec, jobs: Jobs, store: results.Store, index: int) -> str:
+        """Run a job again, under its batch's limits; why it differs, or ""."""
+        limits = limits_of(spec)
+        limit_kb = limits.memory_mb and status_kb("self", "VmRSS") + limits.memory_mb * 1024
+        # The keeper looks there whom to kill.
+        dtype = record_dtype(spec.outputs)
+        size, seconds = dtype.itemsize, limits.time_seconds or self._patience(spec, index, dtype)
+        self._recorder.begin(index, size, ATTEMPT, 0, limit_seconds=seconds, limit_kb=limit_kb)
+        self._recorder.start(time.monotonic())
+        try:
+            with memory_limit(limits.memory_mb):
+                data, _ = self._guard.run(jobs.result, index, ATTEMPT, seconds)
+        except TimeLimitReached:
+            return f"did not end within {seconds:.3g} s this time"
+        except (Exception, SystemExit, Interrupted) as error:  # noqa: BLE001 - a simulation's failure, not ours
+            return f"raised {type(error).__name__} this time: {error}"[:500]
+        finally:
+            self._recorder.stop()
+        try:
+            stored = store.read(index)
+        except OSError as error:
+            return f"has a CSV that cannot be read: {error.strerror}"
+        if stored is None:
+            return "has no CSV"
+        return "" if stored == data else "gives other bytes than its CSV holds"
+
+    def _patience(self, spec: BatchSpec, index: int, dtype: np.dtype[np.void]) -> float:
+        """How long a job without a limit may take, s: nobody can cancel it here."""
+        elapsed = float(table.read(self._connection, spec.id, index, 1, dtype)["elapsed"][0])
+        return max(LEAST_PATIENCE_SECONDS, PATIENCE * elapsed)
+
+    @contextmanager
+    def _pulse(self, part: Part) -> Iterator[None]:
+        """Say that this process is still at it, however long a job takes."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(ALIVE_SECONDS / 4):
+                try:
+                    verifications.still_at_work(self._connection, part)
+                except BrokerUnavailable as error:
+                    log.warning("broker.unavailable", error=error.message)
+
+        thread = threading.Thread(target=beat, name="verifying", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()

@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 import click
 
-from batchsim import verbs
-from batchsim.sweeping import sweep_options
+from batchsim import programs, sweeping, verbs
 from batchsim.verifying import verify
 from common import settings as settings_module
+from common.errors import BatchSimError, InvalidInput
+from common.options import Options, read_options
 from common.settings import SECRETS, Settings
 
 EXIT_FAILED = 1
@@ -37,19 +38,63 @@ def batchsim() -> None:
     """One simulation, a million runs, any number of containers, and results you can trust."""
 
 
-@batchsim.command()
+class Run(programs.WithProgram):
+    """``batchsim run``."""
+
+    groups = (
+        ("What is run", ("simulation", *programs.NAMES)),
+        ("How many jobs, with which parameters", ("jobs", "num_jobs", "seed", "resume", *sweeping.NAMES)),
+        ("What the batch may do", tuple(Options.model_fields)),
+    )
+
+
+@batchsim.command(cls=Run)
 @click.option("--resume", is_flag=True, help="go on with the batch in OUTPUT_DIR: run only what is missing")
 @click.option("--jobs", help="as --num-jobs")
-@sweep_options
+@programs.program_options
+@sweeping.sweep_options
 @verbs.batch_options
 @setting_options
 def run(resume: bool, jobs: str | None, **given: Any) -> None:
-    """Run NUM_JOBS jobs, or a sweep, on this machine, show the progress, write the CSVs, and exit."""
+    """Run NUM_JOBS jobs, or a sweep, on this machine, show the progress, write the CSVs, and exit.
+
+    A job is a call of a simulation, or a run of the PROGRAM after --; in its ARGUMENTS {seed}, {index} and {NAME} of
+    each --param stand for the job's own.
+    """
+    chosen = programs.read(given)
     batch = verbs.batch_fields(given)
-    configured = settings_module.load({**given, "num_jobs": jobs or given.get("num_jobs")})
+    number = jobs or given.get("num_jobs")
+    configured = settings_module.load({**given, "num_jobs": number})
+    if chosen is not None:
+        batch = chosen.options(batch)
+    options = read_options(batch)
+    if options.dependency and not configured.redis_url:
+        raise InvalidInput(
+            "dependency: `batchsim run` has a private Redis, in which there is no other batch. Submit to a server "
+            "(`batchsim submit`), set REDIS_URL to one that has them, or give --dependency ''",
+            field="dependency",
+        )
+    if chosen is not None:
+        chosen = _prepared(chosen, options, configured.num_jobs if number else None, resume=resume)
     from services.local.run import run as run_embedded
 
-    sys.exit(run_embedded(configured, resume=resume, options=batch))
+    program, outputs = (chosen.program, chosen.outputs) if chosen else (None, ())
+    sys.exit(run_embedded(configured, resume=resume, options=options, program=program, outputs_of_program=outputs))
+
+
+def _prepared(chosen: programs.Chosen, options: Options, jobs: int | None, *, resume: bool) -> programs.Chosen:
+    """See that the batch can be run, before anything is started."""
+    from common import planning
+
+    if resume:
+        raise InvalidInput("--resume goes on with the program that the batch has; leave it out here", field="resume")
+    for line in chosen.warnings:
+        click.echo(f"batchsim: {line}", err=True)
+    chosen = programs.stamp(chosen)
+    simulation = planning.simulation_of(options, chosen.program, chosen.outputs)
+    known = jobs is not None or planning.says_size(options, simulation)
+    planning.fields(options, planning.size(jobs, options, simulation) if known else 1, simulation)
+    return chosen
 
 
 @batchsim.command()
@@ -117,11 +162,18 @@ def reproduce(directory: Path, sample: int | None) -> None:
     here = provenance.environment()
     for name in sorted(name for name in here if spec.environment.get(name) not in (None, here[name])):
         click.echo(f"{name} was {spec.environment[name]}, here it is {here[name]}")
-    again, differing = compare(directory, spec, sample=sample or spec.jobs)
+    try:
+        again, differing = compare(directory, spec, sample=sample or spec.jobs)
+    except InvalidInput as error:
+        # The batch is right, and what it ran is not there as it was.
+        raise BatchSimError(error.message, field=error.field) from None
     for problem in differing:
         click.echo(problem)
+    program = provenance.own_program(spec)
+    where = f"By hand, in {program.directory}" if program else "By hand"
     click.echo(
-        f"batch {spec.id}: {again:,} jobs run again, {len(differing)} differ. By hand: {provenance.command(spec)}"
+        f"batch {spec.id}: {again:,} jobs run again, {len(differing)} differ. "
+        f"{where}: {provenance.command(spec, directory.absolute())}"
     )
     sys.exit(EXIT_FAILED if differing else 0)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from common import outputs
 from common.audit import audit, missing, verify
 from common.batch import BatchSpec
-from common.errors import NotFound
+from common.errors import InvalidInput, NotFound
 from common.ledger import Connection, batches
 from common.settings import Settings
 from common.simulations import registry
@@ -24,16 +24,21 @@ def examine(settings: Settings, sample: int) -> Iterator[tuple[str, bool]]:
     for batch_id in known:
         assert connection is not None
         spec = batches.view(connection, batch_id).spec
-        problems = audit(connection, root, batch_id) + verify(root, spec, sample=sample)
-        yield from _report(spec, problems, "ledger, files, and a sample run again")
+        yield from _report(root, spec, audit(connection, root, batch_id), "ledger, files", sample)
     for spec in _on_volume(root):
         if spec.id not in known:
-            yield from _report(spec, missing(root, spec) + verify(root, spec, sample=sample), "a sample run again")
+            yield from _report(root, spec, missing(root, spec), "files", sample)
     if not known and not any(True for _ in _on_volume(root)):
         raise NotFound(f"There is no batch in {root}/.")
 
 
-def _report(spec: BatchSpec, problems: list[str], how: str) -> Iterator[tuple[str, bool]]:
+def _report(root: Path, spec: BatchSpec, problems: list[str], how: str, sample: int) -> Iterator[tuple[str, bool]]:
+    try:
+        problems = problems + verify(root, spec, sample=sample)
+        how += ", and a sample run again"
+    except InvalidInput as error:
+        # No promise is broken when somebody has changed or removed what the batch ran.
+        how += f"; nothing was run again: {error.message}"
     for problem in problems:
         yield f"batch {spec.id}: {problem}", True
     if not problems:

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ def sweep_options(function: F) -> F:
     path = click.Path(path_type=Path)
     for option in (
         click.option("--common-random-numbers", is_flag=True, help="each point's replication r has the same stream"),
-        click.option("--from-json", type=path, help="points from a JSON list of objects"),
+        click.option("--from-json", type=path, help="points from a JSON list of objects, or all of a batch.json"),
         click.option("--from-csv", type=path, help="points from a CSV with a header, one a row"),
         click.option("--zip", "zip_axes", is_flag=True, help="the lists' first values, then their second, …"),
         click.option("--replications", type=int, help="jobs of each point"),
@@ -57,6 +58,8 @@ def read(
     points = _points(from_csv, from_json)
     if points is not None and axes:
         raise InvalidInput("--from-csv and --from-json name the points; give each --param one value", field="param")
+    if isinstance(points, Taken):
+        return points.fields(fixed, replications, common_random_numbers)
     if points is None and not axes and replications is None:
         if zip_axes or common_random_numbers:
             raise InvalidInput("there is no sweep: give a --param several values", field="param")
@@ -81,7 +84,7 @@ def _parameter(text: str) -> tuple[str, list[Any]]:
         raise InvalidInput(f"--param {name}: {error}", field=name) from None
 
 
-def _points(from_csv: Path | None, from_json: Path | None) -> list[dict[str, Any]] | None:
+def _points(from_csv: Path | None, from_json: Path | None) -> "list[dict[str, Any]] | Taken | None":
     if from_csv is None and from_json is None:
         return None
     if from_csv is not None and from_json is not None:
@@ -101,11 +104,31 @@ def _points(from_csv: Path | None, from_json: Path | None) -> list[dict[str, Any
     return [{name.strip(): parse_values(value.strip())[0] for name, value in row.items()} for row in rows]
 
 
-def _from_json(path: Path, text: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Taken:
+    """Parameters and sweep of a batch that was, from its ``batch.json``."""
+
+    parameters: dict[str, Any]
+    sweep: dict[str, Any]
+
+    def fields(self, fixed: dict[str, Any], replications: int | None, common: bool) -> dict[str, Any]:
+        """As :func:`read` gives them; what else was given comes before what the batch had."""
+        sweep = dict(self.sweep)
+        if not sweep and replications is not None:
+            sweep = {"mode": "points", "points": [{}]}
+        if sweep:
+            sweep |= {"replications": replications} if replications is not None else {}
+            sweep |= {"common_random_numbers": True} if common else {}
+        return {"parameters": {**self.parameters, **fixed}, **({"sweep": sweep} if sweep else {})}
+
+
+def _from_json(path: Path, text: str) -> list[dict[str, Any]] | Taken:
     try:
         found = json.loads(text)
     except ValueError as error:
         raise InvalidInput(f"{path}: {error}", field="from_json") from None
+    if isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("parameters", "sweep")):
+        return Taken(found["parameters"], found["sweep"])
     if not isinstance(found, list) or not found or not all(isinstance(point, dict) for point in found):
-        raise InvalidInput(f"{path}: must be a list of at least one object", field="from_json")
+        raise InvalidInput(f"{path}: must be a list of at least one object, or a batch.json", field="from_json")
     return found

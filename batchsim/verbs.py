@@ -256,7 +256,7 @@ def _short(value: float | None) -> str:
 @click.option("--json", "as_json", is_flag=True, help="with the parameters' JSON Schema")
 @server_options
 def simulations(as_json: bool, url: str, token: str) -> None:
-    """List what a server can run, and what cannot be imported."""
+    """List what a server can run, and which files and tables are broken."""
     found = Client(url, token).simulations()
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -265,7 +265,7 @@ def simulations(as_json: bool, url: str, token: str) -> None:
         names = ", ".join(each["parameters"].get("properties", {}))
         click.echo(f"{each['name']}({names}) -> {', '.join(each['outputs'])}: {each['description']}")
     for path, error in found["broken"].items():
-        click.echo(f"{path} cannot be imported: {error.strip().splitlines()[-1]}", err=True)
+        click.echo(f"{path} cannot be used: {error.strip().splitlines()[-1]}", err=True)
 
 
 VERBS = (submit, show, watch, cancel, hold, release, update, requeue, explain, estimate, simulations)

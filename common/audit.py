@@ -9,6 +9,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -58,18 +59,31 @@ def verify(root: Path, spec: BatchSpec, *, sample: int = 100, seed: int | None =
 
 
 def compare(place: Path, spec: BatchSpec, *, sample: int, seed: int | None = None) -> tuple[int, list[str]]:
-    """As :func:`verify`, of the CSVs in ``place``; returns how many jobs were run again, and what differs."""
+    """As :func:`verify`, of the CSVs in ``place``; returns how many jobs were run again, and what differs.
+
+    Raises :class:`common.errors.InvalidInput` when what the batch ran is not there, or is another version.
+    """
     store, jobs = results.open_store(place, spec), Jobs(replace(spec, job_seconds=0.0))
     # Only what completed: running a job again that failed, hung or killed its process would do so here.
     present = (np.flatnonzero(store.present(spec.jobs)) + 1).tolist()
     chosen = random.Random(seed).sample(present, min(sample, len(present)))  # noqa: S311 - no secret
     again, differing = 0, []
-    for index in sorted(chosen):
-        data = store.read(index)
-        again += 1
-        if data != jobs.result(index, attempt=2)[0]:
-            differing.append(f"Job {spec.id}_{index} gives other bytes than its CSV in {place} holds.")
+    with closing(jobs):
+        for index in sorted(chosen):
+            data = store.read(index)
+            again += 1
+            try:
+                same = data == jobs.result(index, attempt=2)[0]
+            except Exception as error:  # noqa: BLE001 - a simulation's failure, not ours
+                differing.append(f"Job {spec.id}_{index} completed, and fails now: {_last_line(error)}")
+                continue
+            if not same:
+                differing.append(f"Job {spec.id}_{index} gives other bytes than its CSV in {place} holds.")
     return again, differing
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def missing(root: Path, spec: BatchSpec) -> list[str]:

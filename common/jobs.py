@@ -3,14 +3,17 @@
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.batch import BatchSpec
-from common.errors import InvalidInput
-from common.outputs import RowFormat
+from common.programs.process import Watch
+from common.programs.running import ProgramJobs
+from common.rows import RowFormat
 from common.seeds import Streams
 from common.simulations import registry
 from common.sweep import Sweep
@@ -25,21 +28,29 @@ class WrongResult(TypeError):
 class Jobs:
     """The jobs of one batch. The same specification and index give the same bytes, wherever and whenever.
 
-    Raises :class:`common.errors.InvalidInput` when the simulation is not there, or is another version.
+    Of a batch with a program they are runs of that; then ``place`` is the batch's directory, which gets the programs'
+    logs, ``scratch`` their working space, and ``watch`` is told of each. Raises
+    :class:`common.errors.InvalidInput` when the simulation is not there, or is another version.
     """
 
-    def __init__(self, spec: BatchSpec) -> None:
+    def __init__(
+        self, spec: BatchSpec, place: Path | None = None, *, scratch: Path | None = None, watch: Watch | None = None
+    ) -> None:
         self.spec = spec
+        #: What runs a program for each job; None where a job is a call of a Python function.
+        self.programs: ProgramJobs | None = None
+        found = registry.of(spec)
+        if found.program is not None:
+            # Where it lies here: a declared program may lie elsewhere than on the machine that accepted the batch.
+            spec = replace(spec, program=found.program.to_dict())
+            self.programs = ProgramJobs(spec, found.check, place, scratch=scratch, watch=watch)
+            # In its place, so that a function's call need not ask each time.
+            self.result = self.programs.result  # type: ignore[method-assign]
+            return
         self._pause_seconds = spec.job_seconds
         self._streams = Streams(spec.seed)
         self._format = RowFormat(())
         self._columns: list[str] = []
-        found = registry.find(spec.simulation)
-        if spec.version and found.version != spec.version:
-            raise InvalidInput(
-                f"simulation {spec.simulation} is version {found.version} here; the batch needs {spec.version}",
-                field="simulation",
-            )
         self._function, self._names = found.function, spec.outputs
         self._sweep = Sweep.from_dict(spec.sweep) if spec.sweep else None
         if self._sweep is None:
@@ -71,6 +82,11 @@ class Jobs:
             self._columns = list(result)
             self._format = RowFormat(self._columns)
         return self._format(result.values()), outputs
+
+    def close(self) -> None:
+        """Give back what programs needed; a function needs nothing."""
+        if self.programs is not None:
+            self.programs.close()
 
     def _other(self, result: Any) -> tuple[bytes, tuple[float, ...]]:
         """A mapping that is no dict, or a table: a list of dicts, a 2-D array, a DataFrame."""

@@ -5,15 +5,13 @@ place. The staging directory is also a fence: it is removed when the batch ends 
 worker that was away and still believes in the old batch then cannot put anything beside the new one's files.
 """
 
-import csv
 import fcntl
-import io
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +33,7 @@ _FOREIGN_ID = ".archiving"
 REMOVAL_TRIES = 1000
 LOCK_POLL_SECONDS = 0.01
 # What belongs to a start-up batch in outputs/ itself.
-_OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|points\.csv|(summary|control)\.json|packed")
+_OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|points\.csv|(summary|control)\.json|packed|logs")
 
 
 def job_name(index: int) -> str:
@@ -272,28 +270,6 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-class RowFormat:
-    """Formats one job's row as a whole CSV file, as Python's csv module writes it (lines end with CR LF)."""
-
-    def __init__(self, columns: Sequence[str]) -> None:
-        self._buffer = io.StringIO(newline="")
-        self._writer = csv.writer(self._buffer)
-        self._writer.writerow(columns)
-        self._start = self._buffer.tell()
-
-    @property
-    def header(self) -> bytes:
-        """The first line."""
-        return self._buffer.getvalue()[: self._start].encode()
-
-    def __call__(self, row: Iterable[Any]) -> bytes:
-        """The file's bytes; the header is formatted once and stays in the buffer."""
-        self._buffer.seek(self._start)
-        self._buffer.truncate()
-        self._writer.writerow(row)
-        return self._buffer.getvalue().encode()
-
-
 class JobWriter:
     """Writes the CSVs of one batch for one slot: staged, renamed, and synced as the durability asks.
 
@@ -345,10 +321,3 @@ class JobWriter:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a job's CSV, with numbers and lists read as such."""
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            yield {name: json.loads(text) for name, text in row.items()}

@@ -1,18 +1,30 @@
 """Where a batch comes from: what was installed, on what kind of machine, and the command that repeats it."""
 
+import json
 import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePath
 from typing import Any
 
 from common.batch import BatchSpec
 from common.options import DEFAULTS, Options
+from common.outputs import SPEC_NAME
+from common.programs.admission import MOST_NAME_CHARACTERS
+from common.programs.files import literal
+from common.programs.program import DEFAULT_STDERR, DEFAULT_STDOUT, Program
+from common.sweep import parse_values
 
 # What can change a result's bytes, or how it came about.
 PACKAGES = ("hpc-batch-sim", "numpy", "celery", "redis", "pydantic")
+# What does not belong to a batch that runs alone, and what is written otherwise.
+LEFT_OUT = ("parameters", "sweep", "dependency", "kill_on_invalid_dependency", "hold", "partition")
+# A longer sweep is taken from its file.
+MOST_AXES, MOST_VALUES = 20, 100
 IMAGE_VARIABLE = "IMAGE_DIGEST"
 
 
@@ -28,34 +40,80 @@ def environment() -> dict[str, Any]:
     return found | ({"image": image} if image else {})
 
 
-def command(spec: BatchSpec) -> str:
-    """The exact command that runs the batch again, here or elsewhere."""
+def command(spec: BatchSpec, place: Path | None = None) -> str:
+    """The exact command that runs the batch again; of a program, in its ``directory``.
+
+    What a command line cannot hold, such as a list of points, it takes from the ``batch.json`` in ``place``, which is
+    where the batch lies.
+    """
+    program = own_program(spec)
     words = ["batchsim", "run", "--seed", str(spec.seed)]
-    if not spec.sweep:
+    words += ["--array", program.array] if program and program.array else []
+    if not spec.sweep and not (program and program.array):
         words += ["--jobs", str(spec.jobs)]
     if spec.job_seconds:
-        words += ["--job-seconds", f"{spec.job_seconds:g}"]
+        words += ["--job-seconds", repr(spec.job_seconds)]
     for name in Options.model_fields:
         value = getattr(spec, name)
-        if name in ("parameters", "sweep", "dependency", "hold", "partition") or value == getattr(DEFAULTS, name):
+        if name in LEFT_OUT or value == getattr(DEFAULTS, name) or (program and name == "simulation"):
             continue
         flag = f"--{name.replace('_', '-')}"
         words += [flag] if value is True else [flag, str(value)]
-    words += [word for name, value in spec.parameters.items() for word in ("--param", f"{name}={value}")]
-    return shlex.join([*words, *_sweep_words(spec.sweep)])
+    file = (place or default_place(spec)) / SPEC_NAME
+    parameters = _parameter_words(spec)
+    words += ["--from-json", str(file)] if parameters is None else parameters
+    return shlex.join(words + (_program_words(program, spec.outputs) if program else []))
 
 
-def _sweep_words(sweep: dict[str, Any]) -> list[str]:
-    if not sweep:
-        return []
+def own_program(spec: BatchSpec) -> Program | None:
+    """The program that a command line named; None for simulations, and for programs that ``simulations.toml`` names."""
+    return Program.from_dict(spec.program) if spec.program and not spec.version else None
+
+
+def default_place(spec: BatchSpec) -> Path:
+    """Where a batch lies when OUTPUT_DIR is what it is by default."""
+    return Path("outputs") if spec.startup else Path("outputs") / str(spec.id)
+
+
+def _parameter_words(spec: BatchSpec) -> list[str] | None:
+    """The parameters and the sweep as options; None when only a file can hold them."""
+    sweep = spec.sweep
+    axes = sweep.get("axes", {})
+    if len(axes) > MOST_AXES or any(len(values) > MOST_VALUES for values in axes.values()):
+        return None
+    if sweep and sweep["mode"] == "points" and sweep["points"] != [{}]:
+        return None
     words = []
-    for name, values in sweep.get("axes", {}).items():
-        words += ["--param", f"{name}={','.join(str(value) for value in values)}"]
-    if sweep["mode"] == "points" and sweep["points"] != [{}]:
-        words += ["--from-json", "points.json"]
-    words += ["--zip"] if sweep["mode"] == "zip" else []
-    words += ["--replications", str(sweep["replications"])]
-    return words + (["--common-random-numbers"] if sweep["common_random_numbers"] else [])
+    for name, values in [*((name, [value]) for name, value in spec.parameters.items()), *axes.items()]:
+        texts = [text for value in values if (text := _text(value)) is not None]
+        if len(texts) < len(values):
+            return None
+        words += ["--param", f"{name}={','.join(texts)}"]
+    if sweep:
+        words += ["--zip"] if sweep["mode"] == "zip" else []
+        words += ["--replications", str(sweep["replications"])]
+        words += ["--common-random-numbers"] if sweep["common_random_numbers"] else []
+    return words
+
+
+def _text(value: Any) -> str | None:
+    """A value as ``--param`` reads it; None when it would read something else."""
+    text = json.dumps(value) if isinstance(value, bool) else str(value)
+    try:
+        back = parse_values(text)
+    except ValueError:
+        return None
+    return text if len(back) == 1 and type(back[0]) is type(value) and back[0] == value else None
+
+
+def _program_words(program: Program, outputs: Sequence[str]) -> list[str]:
+    own = "shell" if program.shell else PurePath(literal(program.command[0]) or "").name[:MOST_NAME_CHARACTERS]
+    usual = program.stdout if program.stdout != DEFAULT_STDOUT else DEFAULT_STDERR
+    words = ["--outputs", ",".join(outputs)] if outputs else []
+    words += ["--job-name", program.name] if program.name != own else []
+    words += ["--stdout", program.stdout] if program.stdout != DEFAULT_STDOUT else []
+    words += ["--stderr", program.stderr] if program.stderr != usual else []
+    return [*words, "--shell", program.command[0]] if program.shell else [*words, "--", *program.command]
 
 
 def _version(name: str) -> str:

@@ -113,7 +113,7 @@ def parse(data: bytes) -> dict[str, Any] | None:
     Of a job with several rows the last one is the state that it ended in, and has its outputs.
     """
     # A CSV that was cut short may still look like a row: 552,5 of 552,55.2.
-    if not data.endswith(b"\r\n"):
+    if not data.endswith(b"\n"):
         return None
     try:
         *_, row = csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True)

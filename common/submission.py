@@ -4,6 +4,7 @@ In this order nothing can be lost: a crash before the ledger leaves a directory 
 after it leaves ranges without messages, which the housekeeper publishes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,16 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from common import outputs, provenance, queue, recovery
+from common import outputs, planning, provenance, queue, recovery
 from common.batch import BatchSpec, check
 from common.errors import Conflict, InvalidInput, StorageUnavailable
 from common.ledger import Connection, batches, control
 from common.ledger.batches import BatchView
 from common.options import DEFAULTS, Options, read_options
+from common.programs.files import stamped
+from common.programs.program import Program
 from common.seeds import draw_seed
 from common.settings import Settings
-from common.simulations import registry
-from common.stopping import StopRule
-from common.sweep import Sweep
 
 log = structlog.get_logger()
 
@@ -46,21 +46,25 @@ class Submitter:
         *,
         job_seconds: float = 0.0,
         options: Options = DEFAULTS,
+        program: Program | None = None,
+        outputs_of_program: Sequence[str] = (),
         startup: bool = False,
         idempotency_key: str = "",
         key_seconds: int = batches.IDEMPOTENCY_SECONDS,
     ) -> BatchSpec:
         """Accept a batch of ``jobs`` jobs; returns its specification, of the first time if the key was used before.
 
-        A sweep says itself how many jobs it has; then ``jobs`` may be None.
+        With ``program`` its jobs are runs of that, which give ``outputs_of_program``; else of the simulation that the
+        options name. A sweep or an array says itself how many jobs it has; then ``jobs`` may be None.
         Raises :class:`InvalidInput`, :class:`StorageUnavailable` or :class:`BrokerUnavailable`; then no batch exists.
         """
-        jobs = _size(jobs, options)
+        simulation = planning.simulation_of(options, program, outputs_of_program)
+        jobs = planning.size(jobs, options, simulation)
         check(jobs, seed, job_seconds)
         if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
-            return self._known(known, jobs, seed, job_seconds, options)
+            return self._known(known, seed, job_seconds, planning.fields(options, jobs, simulation) | {"jobs": jobs})
         self._check_dependencies(jobs, options)
-        fields = _fields(options, jobs)
+        fields = planning.fields(options, jobs, simulation)
         batch_id = batches.new_id(self._connection)
         if outputs.taken(self._root, batch_id):
             # Redis is younger than the volume.
@@ -86,7 +90,7 @@ class Submitter:
         if accepted != spec.id:
             # Another request with the same key was faster: what was prepared for this one is no batch.
             outputs.discard(self._root, spec)
-            return self._known(accepted, jobs, seed, job_seconds, options)
+            return self._known(accepted, seed, job_seconds, {**fields, "jobs": jobs})
         try:
             queue.publish(self._app, ranges)
         except OperationalError as error:
@@ -95,11 +99,11 @@ class Submitter:
         log.info("batch.submitted", batch=accepted, jobs=jobs, seed=spec.seed)
         return spec
 
-    def _known(self, batch_id: int, jobs: int, seed: int | None, job_seconds: float, options: Options) -> BatchSpec:
+    def _known(self, batch_id: int, seed: int | None, job_seconds: float, fields: dict[str, Any]) -> BatchSpec:
         spec = batches.view(self._connection, batch_id).spec
-        given = {"jobs": jobs, "job_seconds": job_seconds, **_fields(options, jobs)}
+        given = {"job_seconds": job_seconds, **fields}
         # The simulation's file may have changed since; the batch is what it was.
-        other = [name for name, value in given.items() if name != "version" and getattr(spec, name) != value]
+        other = [name for name, value in given.items() if name != "version" and _differs(name, spec, value)]
         if seed not in (None, spec.seed):
             other.append("seed")
         if other:
@@ -123,11 +127,18 @@ class Submitter:
                 )
 
     def start_up(
-        self, settings: Settings, key: str, *, jobs: int | None = None, options: Options = DEFAULTS
+        self,
+        settings: Settings,
+        key: str,
+        *,
+        jobs: int | None = None,
+        options: Options = DEFAULTS,
+        program: Program | None = None,
+        outputs_of_program: Sequence[str] = (),
     ) -> BatchSpec:
         """The start-up batch of ``key``, which stands for one life of a container: submitted once, however often.
 
-        It has ``jobs`` jobs, or as the sweep in the options says, or NUM_JOBS. A batch of an earlier life that still
+        It has ``jobs`` jobs, or as the sweep or the array says, or NUM_JOBS. A batch of an earlier life that still
         runs with the same size and seed is taken over; one with another size or seed is cancelled. Files of older
         batches move to their own directory first.
         """
@@ -135,10 +146,11 @@ class Submitter:
         known = batches.known_submit(self._connection, key)
         if known:
             return batches.view(self._connection, known).spec
-        jobs = None if options.sweep else jobs or settings.num_jobs
-        size = _size(jobs, options)
+        simulation = planning.simulation_of(options, program, outputs_of_program)
+        jobs = None if planning.says_size(options, simulation) else jobs or settings.num_jobs
+        size = planning.size(jobs, options, simulation)
         # Before anything is moved or cancelled.
-        fields = _fields(options, size)
+        fields = planning.fields(options, size, simulation)
         with outputs.exclusive(self._root):
             own = outputs.read_spec(self._root)
             if own is not None and own.key == key:
@@ -160,6 +172,8 @@ class Submitter:
                 settings.seed,
                 job_seconds=settings.job_seconds,
                 options=options,
+                program=program,
+                outputs_of_program=outputs_of_program,
                 startup=True,
                 idempotency_key=key,
                 key_seconds=0,
@@ -193,8 +207,16 @@ class Submitter:
             self._archive()
             spec = current.spec
             again = read_options({name: getattr(spec, name) for name in Options.model_fields if name not in NOT_AGAIN})
-            jobs = None if spec.sweep else spec.jobs
-            return self.submit(jobs, job_seconds=spec.job_seconds, options=again, startup=True)
+            # Of the command line; what is declared is looked up again by its name.
+            own = Program.from_dict(spec.program) if spec.program and not spec.version else None
+            return self.submit(
+                None if spec.sweep else spec.jobs,
+                job_seconds=spec.job_seconds,
+                options=again,
+                program=stamped(own) if own else None,
+                outputs_of_program=spec.outputs if own else (),
+                startup=True,
+            )
 
     def current(self) -> BatchView | None:
         """The newest start-up batch."""
@@ -207,37 +229,8 @@ class Submitter:
             log.info("startup.archived", batch=moved[0], files=moved[1], to=str(self._root / str(moved[0])))
 
 
-def _size(jobs: int | None, options: Options) -> int:
-    """Number of jobs: as given, or as the sweep says."""
-    if not options.sweep:
-        if jobs is None:
-            raise InvalidInput('jobs is missing: send {"jobs": 1000}', field="jobs")
-        return jobs
-    swept = Sweep.from_dict(options.sweep).jobs
-    if jobs not in (None, swept):
-        raise InvalidInput(f"jobs is {jobs}, but the sweep has {swept}; leave jobs out", field="jobs")
-    return swept
-
-
-def _fields(options: Options, jobs: int) -> dict[str, Any]:
-    """The options as fields of a specification, checked against the simulation that they name."""
-    found = registry.find(options.simulation)
-    sweep = Sweep.from_dict(options.sweep) if options.sweep else None
-    if sweep is None:
-        found.check(options.parameters)
-    else:
-        sweep.check(found, options.parameters)
-    if options.until:
-        rule = StopRule.parse(options.until)
-        if rule.output not in found.outputs:
-            raise InvalidInput(
-                f"until: {rule.output} is no output of {found.name}; there are {', '.join(found.outputs)}",
-                field="until",
-            )
-    return {
-        **options.model_dump(),
-        "max_fails": options.most_fails(jobs),
-        "sweep": sweep.to_dict() if sweep else {},
-        "outputs": tuple(found.outputs),
-        "version": "" if options.simulation in registry.BUILT_IN else found.version,
-    }
+def _differs(name: str, spec: BatchSpec, value: Any) -> bool:
+    own = getattr(spec, name)
+    if name != "program" or not own or not value:
+        return bool(own != value)
+    return not spec.version and {**own, "version": "", "files": {}} != {**value, "version": "", "files": {}}

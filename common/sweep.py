@@ -85,18 +85,22 @@ class Sweep:
         return dict(reversed(found.items()))
 
     def check(self, simulation: Simulation, fixed: Mapping[str, Any]) -> None:
-        """See that every value fits its parameter. Raises :class:`InvalidInput` that names it."""
+        """See that every value fits its parameter, and the values of each point one another.
+
+        A grid of more than 100,000 points is not written out for that; a point that does not fit itself then fails its
+        jobs. Raises :class:`InvalidInput` that names the parameter.
+        """
         both = sorted(set(fixed) & self.names())
         if both:
             raise InvalidInput(f"{both[0]} is given and swept; give it once", field=both[0])
-        if self.mode == "points":
-            for point in self.points:
+        if self.mode == "points" or (simulation.together is not None and self.size <= MOST_VALUES):
+            for point in all_points(self):
                 simulation.check({**fixed, **point})
             return
         first = {name: values[0] for name, values in self.axes.items()}
         for name, values in self.axes.items():
             for value in values:
-                simulation.check({**fixed, **first, name: value})
+                simulation.check_each({**fixed, **first, name: value})
 
     def names(self) -> set[str]:
         """The parameters that are swept."""

@@ -1,7 +1,7 @@
 """A program that a batch runs: its command, where it runs, and which array indices its jobs have."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 DEFAULT_STDOUT = "%A_%a.out"
@@ -27,8 +27,10 @@ class Program:
     stdout: str = DEFAULT_STDOUT
     stderr: str = DEFAULT_STDERR
     shell: bool = False
-    #: A second file of the same hash is the same program: the files that ``command`` names.
+    #: Hash of the words and of the files that they name: see common/programs/files.py.
     version: str = ""
+    #: Those files as the words have them, each with the hash of its contents.
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -37,5 +39,5 @@ class Program:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`; fields of a newer version are passed over."""
-        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
         return cls(**{**known, "command": tuple(known["command"])})

@@ -11,16 +11,19 @@ What it declares is read from the signature once: names, types, defaults and lim
 
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from common.errors import InvalidInput
+from common.programs.program import Program
 
 F = TypeVar("F", bound=Callable[..., Any])
+Check = Callable[[Mapping[str, Any]], None]
 MARK = "__batchsim__"
 OUTPUT_TYPES = (float, int, bool)
 
@@ -31,7 +34,7 @@ class DeclarationError(InvalidInput):
 
 @dataclass(frozen=True)
 class Simulation:
-    """A function with what it declares; ``outputs`` are its numeric results, the columns of the job table."""
+    """A function or a program with what it declares; ``outputs`` are its numbers, the columns of the job table."""
 
     name: str
     function: Callable[..., Any]
@@ -40,10 +43,20 @@ class Simulation:
     version: str
     #: Where it comes from: "built in", a file, or a package.
     origin: str = ""
+    #: Raises ValueError for parameters that do not go together.
+    together: Check | None = None
+    #: What is run instead of ``function``.
+    program: Program | None = None
+    #: The parameters, the text and the options of a program; a function has its own, and no options.
+    model: type[BaseModel] | None = None
+    text: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def parameters(self) -> type[BaseModel]:
-        """The parameters as a pydantic model, from the keyword-only arguments of the signature."""
+        """The parameters as a pydantic model; of a function from the keyword-only arguments of the signature."""
+        if self.model is not None:
+            return self.model
         signature = inspect.signature(self.function, eval_str=True)
         fields: dict[str, Any] = {}
         for parameter in list(signature.parameters.values())[1:]:
@@ -57,8 +70,9 @@ class Simulation:
 
     @property
     def description(self) -> str:
-        """The first paragraph of its docstring."""
-        return " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
+        """The first paragraph of its docstring, or what ``simulations.toml`` says."""
+        text = self.text if self.program else inspect.getdoc(self.function) or ""
+        return " ".join(text.split("\n\n")[0].split())
 
     def schema(self) -> dict[str, Any]:
         """What it is, for people and forms: name, description, outputs, and the parameters' JSON Schema."""
@@ -72,7 +86,22 @@ class Simulation:
         }
 
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters with their defaults, of the declared types. Raises :class:`InvalidInput` naming the field."""
+        """The parameters with their defaults, of the declared types, which go together.
+
+        Raises :class:`InvalidInput` naming the field.
+        """
+        found = self.check_each(values)
+        if self.together is not None:
+            try:
+                self.together(found)
+            except ValueError as error:
+                words = re.findall(r"\w+", str(error))
+                named = next((word for word in words if word in found), "parameters")
+                raise InvalidInput(str(error), field=named) from None
+        return found
+
+    def check_each(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """As :meth:`check`, of each parameter by itself."""
         try:
             return self.parameters.model_validate(dict(values)).model_dump()
         except ValidationError as error:
@@ -91,10 +120,12 @@ class Simulation:
             ) from None
 
 
-def simulation(*, outputs: Mapping[str, type], name: str = "") -> Callable[[F], F]:
+def simulation(*, outputs: Mapping[str, type], name: str = "", check: Check | None = None) -> Callable[[F], F]:
     """Declare a function as a simulation; ``outputs`` names its numeric results and their types.
 
-    ``name`` is the function's own unless given. Raises :class:`DeclarationError`.
+    ``name`` is the function's own unless given. ``check`` is called with all parameters when a batch is submitted, and
+    raises ValueError for what does not go together; the first parameter that its text names is the one to blame.
+    Raises :class:`DeclarationError`.
     """
 
     def declare(function: F) -> F:
@@ -109,12 +140,17 @@ def simulation(*, outputs: Mapping[str, type], name: str = "") -> Callable[[F], 
             arguments = []
         if not arguments:
             raise DeclarationError(f"{called}: its first argument must be the random generator")
-        declared = Simulation(called, function, dict(outputs), _version(function))
+        declared = Simulation(called, function, dict(outputs), _version(function), together=check)
         declared.parameters  # noqa: B018 - so that a wrong signature is told where it is written
         setattr(function, MARK, declared)
         return function
 
     return declare
+
+
+def no_function(*_: object, **__: object) -> NoReturn:
+    """What a program has in a function's place."""
+    raise TypeError("this is a program, and no function")
 
 
 def _version(function: Callable[..., Any]) -> str:

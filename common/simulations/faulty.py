@@ -4,9 +4,11 @@ Which jobs misbehave is drawn from the job's own stream, so the same seed gives 
 give the same bytes as ``random_numbers``.
 """
 
+import math
 import os
 import signal
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,7 +27,15 @@ class Misbehaved(RuntimeError):
     """What a job raises that was chosen to."""
 
 
-@simulation(outputs={"sum": int, "mean": float})
+def rates_fit(parameters: Mapping[str, Any]) -> None:
+    """The parts are of one whole. Raises ValueError."""
+    given = {name: parameters[name] for name in KINDS if parameters[name]}
+    # As people write them, 0.7 and 0.2 and 0.1 are one.
+    if math.fsum(given.values()) > 1 + 1e-9:
+        raise ValueError(f"{' + '.join(given)} are {math.fsum(given.values()):.6g} of all jobs: more than 1")
+
+
+@simulation(outputs={"sum": int, "mean": float}, check=rates_fit)
 def faulty(
     rng: np.random.Generator,
     *,

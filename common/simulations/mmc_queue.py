@@ -1,7 +1,8 @@
 """A queue with Poisson arrivals and exponential service at several servers: M/M/c, first come, first served."""
 
 import heapq
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,17 @@ WarmUp = Annotated[int, Field(ge=0, le=1_000_000, description="customers before 
 Times = NDArray[np.float64]
 
 
-@simulation(outputs={"mean_wait": float, "utilisation": float, "p_wait": float})
+def stable(parameters: Mapping[str, Any]) -> None:
+    """The servers can do what arrives. Raises ValueError."""
+    most = parameters["servers"] * parameters["service_rate"]
+    if parameters["arrival_rate"] >= most:
+        raise ValueError(
+            f"arrival_rate is {parameters['arrival_rate']}: it must be below servers * service_rate, {most}, "
+            "or the queue grows without end"
+        )
+
+
+@simulation(outputs={"mean_wait": float, "utilisation": float, "p_wait": float}, check=stable)
 def mmc_queue(
     rng: np.random.Generator,
     *,
@@ -38,11 +49,7 @@ def mmc_queue(
     server", Mathematical Proceedings of the Cambridge Philosophical Society 48 (1952) 277–289; J. Kiefer,
     J. Wolfowitz, "On the theory of queues with many servers", Transactions of the AMS 78 (1955) 1–18.
     """
-    if arrival_rate >= servers * service_rate:
-        raise ValueError(
-            f"arrival_rate is {arrival_rate}: it must be below servers * service_rate, "
-            f"{servers * service_rate}, or the queue grows without end"
-        )
+    stable({"arrival_rate": arrival_rate, "service_rate": service_rate, "servers": servers})
     count = warm_up + customers
     arrivals = np.cumsum(rng.exponential(1 / arrival_rate, count))
     services = rng.exponential(1 / service_rate, count)

@@ -1,7 +1,8 @@
 """Which simulations there are: built in, in the user's own files, and in installed packages.
 
 A file is any ``.py`` in ``simulations/`` of the working directory or in ``SIMULATIONS_DIR``; it needs only the
-decorator of :mod:`common.simulations.declare`. A file that cannot be imported is reported and takes nothing else down.
+decorator of :mod:`common.simulations.declare`. Programs are declared in ``simulations.toml`` there or in the working
+directory: see :mod:`common.simulations.tables`. What cannot be read is reported and takes nothing else down.
 """
 
 import hashlib
@@ -11,13 +12,18 @@ import sys
 import traceback
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from common.batch import BatchSpec
 from common.errors import InvalidInput
+from common.programs.files import check_version
+from common.programs.program import Program
 from common.simulations.declare import MARK, Simulation
+from common.simulations.programs import of_program
+from common.simulations.tables import from_tables
 
 BUILT_IN = (
     "random_numbers",
@@ -70,10 +76,25 @@ def built_in(name: str) -> Simulation:
     return declared
 
 
+def of(spec: BatchSpec) -> Simulation:
+    """What a batch runs. Raises :class:`InvalidInput` when it is not there, or is another version."""
+    if spec.program and not spec.version:
+        program = Program.from_dict(spec.program)
+        check_version(program)
+        return of_program(spec.simulation, program, spec.outputs)
+    found = find(spec.simulation)
+    if spec.version and found.version != spec.version:
+        raise InvalidInput(
+            f"simulation {spec.simulation} is version {found.version} here; the batch needs {spec.version}",
+            field="simulation",
+        )
+    return found
+
+
 def everything() -> Registry:
     """Every simulation; the first of two with one name stays, and the other is reported."""
     registry = Registry({name: built_in(name) for name in BUILT_IN})
-    for origin, declared, error in [*_from_files(), *_from_packages()]:
+    for origin, declared, error in _own():
         if error:
             registry.broken[origin] = error
         for each in declared:
@@ -87,8 +108,7 @@ def everything() -> Registry:
 
 def capabilities() -> list[str]:
     """``name:version`` of all that is not built in: what a worker says that it can run besides."""
-    found = [*_from_files(), *_from_packages()]
-    return [f"{each.name}:{each.version}" for _, declared, _ in found for each in declared]
+    return [f"{each.name}:{each.version}" for _, declared, _ in _own() for each in declared]
 
 
 def use(directory: str | Path | None) -> None:
@@ -100,6 +120,14 @@ def directories() -> list[Path]:
     """Where the user's files may lie."""
     given = os.environ.get(VARIABLE, "")
     return [Path(FOLDER).resolve(), *(_chosen or ([Path(given).resolve()] if given else []))]
+
+
+def _own() -> Iterator[tuple[str, list[Simulation], str]]:
+    """All that is not built in: where it stands, what it declares, and why it declares nothing."""
+    yield from _from_files()
+    for place in dict.fromkeys([Path.cwd(), *directories()]):
+        yield from from_tables(place)
+    yield from _from_packages()
 
 
 def _from_files() -> Iterator[tuple[str, list[Simulation], str]]:
@@ -141,7 +169,7 @@ def _declared(module: types.ModuleType) -> list[Simulation]:
 
 
 def _of(declared: Simulation, version: str, origin: str) -> Simulation:
-    return Simulation(declared.name, declared.function, declared.outputs, version, origin)
+    return replace(declared, version=version, origin=origin)
 
 
 @cache

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
-from common import provenance, suspicion
+from common import outputs, provenance, suspicion
 from common.batch import MAX_JOB_SECONDS, JobState
 from common.errors import InvalidInput
 from common.ledger import batches
@@ -68,7 +68,7 @@ def show(batch: int) -> ResponseReturnValue:
         },
         "outputs": view.spec.outputs,
         "environment": view.spec.environment,
-        "command": provenance.command(view.spec),
+        "command": provenance.command(view.spec, outputs.locate(state().settings.output_dir, view.spec)),
         "warnings": suspicion.warnings(state().connection, view),
         "version": view.spec.version,
         "options": {name: getattr(view.spec, name) for name in Options.model_fields},

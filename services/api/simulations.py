@@ -10,6 +10,6 @@ blueprint = Blueprint("simulations", __name__)
 
 @blueprint.get("/simulations")
 def index() -> ResponseReturnValue:
-    """Every simulation, and the files that cannot be imported, with their tracebacks."""
+    """Every simulation; and the files and tables that cannot be used, with tracebacks and reasons."""
     found = registry.everything()
     return {"simulations": [each.schema() for each in found.found.values()], "broken": found.broken}

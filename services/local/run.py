@@ -2,20 +2,29 @@
 
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
 
 from common.batch import INITIAL_RANGES
+from common.options import DEFAULTS, Options
+from common.programs.program import Program
 from common.settings import Settings
 from services.local.embedded import EXIT_FAILED, embedded
 from services.local.relay import Relay
 from services.local.supervisor import ProcessDied
 
 
-def run(settings: Settings, *, resume: bool = False, options: dict[str, Any] | None = None) -> int:
+def run(
+    settings: Settings,
+    *,
+    resume: bool = False,
+    options: Options = DEFAULTS,
+    program: Program | None = None,
+    outputs_of_program: Sequence[str] = (),
+) -> int:
     """Run the start-up batch, or with ``resume`` what is missing of the last one, and print a summary.
 
-    Returns the exit code: 0 when every job completed. Raises :class:`common.errors.SettingsError`
-    before anything was started.
+    With ``program`` its jobs are runs of that, which give ``outputs_of_program``. Returns the exit code: 0 when every
+    job completed. Raises :class:`common.errors.SettingsError` before anything was started.
     """
     begin = time.monotonic()
     if settings.num_jobs > INITIAL_RANGES and "log_level" not in settings.model_fields_set:
@@ -25,10 +34,10 @@ def run(settings: Settings, *, resume: bool = False, options: dict[str, Any] | N
     try:
         with embedded(settings, relay, events=False) as running:
             # Only now, while the worker starts on another core: these imports take as long as the worker's.
-            from common.options import read_options
-            from services.local.watch import Watch
+            from services.local.watch import Asked, Watch
 
-            return Watch(running, relay, begin, resume=resume, options=read_options(options or {})).finish()
+            asked = Asked(options, program, outputs_of_program)
+            return Watch(running, relay, begin, asked, resume=resume).finish()
     except ProcessDied as error:
         print(f"batchsim: {error.message}", file=sys.stderr)  # noqa: T201 - a command's answer
         return EXIT_FAILED

@@ -1,20 +1,22 @@
 """Submit the start-up batch to the embedded form, watch it to its end, and say how it went."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from common import logs, queue
+from common import logs, outputs, planning, queue
 from common.batch import BatchSpec, JobState
 from common.errors import BatchSimError, Terminated
 from common.ledger import Connection, batches
 from common.ledger.batches import BatchView
-from common.options import DEFAULTS, Options
+from common.options import Options
+from common.programs.program import Program
 from common.simulations import registry
 from common.submission import Submitter
 from common.suspicion import warnings
-from common.sweep import Sweep
 from services.local.embedded import EXIT_FAILED, Embedded
 from services.local.progress import make_progress
 from services.local.relay import Relay
@@ -28,14 +30,27 @@ GOODBYE_SECONDS = 3.0
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What shall be run: a program, or what the options name."""
+
+    options: Options
+    program: Program | None = None
+    outputs_of_program: Sequence[str] = ()
+
+    def size(self, num_jobs: int) -> int:
+        """Number of jobs."""
+        simulation = planning.simulation_of(self.options, self.program, self.outputs_of_program)
+        given = None if planning.says_size(self.options, simulation) else num_jobs
+        return planning.size(given, self.options, simulation)
+
+
 class Watch:
     """One batch of one ``batchsim run``."""
 
-    def __init__(
-        self, running: Embedded, relay: Relay, begin: float, *, resume: bool, options: Options = DEFAULTS
-    ) -> None:
+    def __init__(self, running: Embedded, relay: Relay, begin: float, asked: Asked, *, resume: bool) -> None:
         self._resume = resume
-        self._options = options
+        self._asked = asked
         self._settings = running.settings
         self._supervisor = running.supervisor
         self._private = running.private
@@ -45,9 +60,8 @@ class Watch:
         self._connection = Connection(self._settings.broker_url)
         app = queue.make_app(self._settings.broker_url)
         self._submitter = Submitter(self._connection, app, self._settings.output_dir, slots=self._settings.workers)
-        self._progress = make_progress(
-            Sweep.from_dict(options.sweep).jobs if options.sweep else self._settings.num_jobs
-        )
+        own = outputs.read_spec(self._settings.output_dir) if resume else None
+        self._progress = make_progress(own.jobs if own else asked.size(self._settings.num_jobs))
         relay.attach(self._progress.show)
 
     def finish(self) -> int:
@@ -78,7 +92,14 @@ class Watch:
     def _submit(self) -> BatchSpec:
         if self._resume:
             return self._submitter.resume()
-        return self._submitter.start_up(self._settings, f"run-{time.time_ns()}", options=self._options)
+        asked = self._asked
+        return self._submitter.start_up(
+            self._settings,
+            f"run-{time.time_ns()}",
+            options=asked.options,
+            program=asked.program,
+            outputs_of_program=asked.outputs_of_program,
+        )
 
     def _wait(self, batch: int) -> BatchView:
         pause = FIRST_POLL_SECONDS
@@ -111,6 +132,8 @@ class Watch:
         files = f"{self._settings.output_dir}/job_1.csv … job_{view.spec.jobs}.csv, results.csv, results.parquet"
         files += ", points.csv" if view.spec.sweep else ""
         table.add_row("files", files)
+        if view.spec.program:
+            table.add_row("logs", f"{self._settings.output_dir}/logs/")
         Console().print(table)
         for index, text in sorted(batches.failures(self._connection, view.spec.id).items())[:3]:
             self._progress.show(f"job {index} failed: {text.strip().splitlines()[-1]}")

@@ -14,6 +14,7 @@ from common.batch import BatchSpec, JobState, Reason
 from common.ledger import Connection, batches, ranges
 from common.ledger.ranges import Lease
 from common.ledger.table import record_packer
+from common.programs.process import end_group
 from common.settings import Settings
 from common.syncing import sync_filesystem
 from services.worker.board import Board, Progress
@@ -30,6 +31,7 @@ def bury(connection: Connection, app: Celery, settings: Settings, board: Board, 
 
     Raises :class:`common.errors.BatchSimError`, OSError or kombu's OperationalError; then its lease runs out.
     """
+    end_program(board, index)
     entry, progress, raw = board.read(index), board.progress(index), board.records(index)
     held = ranges.lookup(connection, entry.token)
     if held is None:
@@ -44,6 +46,13 @@ def bury(connection: Connection, app: Celery, settings: Settings, board: Board, 
         _strike(connection, app, spec, lease, progress)
     else:
         queue.publish(app, ranges.reclaim(connection, [entry.token], crashed=False))
+
+
+def end_program(board: Board, index: int) -> None:
+    """Kill the program that slot ``index`` ran when its process died."""
+    group = board.program(index).group
+    if group:
+        end_group(group)
 
 
 def _commit(

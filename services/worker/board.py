@@ -1,9 +1,9 @@
 """The slot board: a small shared file in which a worker's processes see each other.
 
-The main process writes one flag (drain), each slot its process id, the token of the range it holds, and what it has
-done of its present slice. So the main process knows what to renew, whom to stop, and whoever takes a dead slot's place
-finds what that had finished and at which job it died, without asking Redis or Celery. It outlives a process, not the
-machine: what must survive that is in the ledger.
+The main process writes one flag (drain), each slot its process id, the token of the range it holds, the program that it
+runs, and what it has done of its present slice. So the main process knows what to renew and whom to stop, and whoever
+takes a dead slot's place finds what that had finished and at which job it died, without asking Redis or Celery. It
+outlives a process, not the machine: what must survive that is in the ledger.
 """
 
 import mmap
@@ -23,7 +23,13 @@ _PROGRESS = struct.Struct("<Qd")
 _RUNNER = struct.Struct("<I")
 # In which state the main process ended the job by killing that process, and its exit code.
 _END = struct.Struct("<Bh")
-_RECORDS_AT = _ENTRY.size + _SLICE.size + _PROGRESS.size + _RUNNER.size + _END.size
+# What the slot says of the program that it runs: process group (0: none), kB that it may grow to; and the main process,
+# whether it has killed it for that.
+_PROGRAM = struct.Struct("<IQB")
+_RUNNER_AT = _ENTRY.size + _SLICE.size + _PROGRESS.size
+_END_AT = _RUNNER_AT + _RUNNER.size
+_PROGRAM_AT = _END_AT + _END.size
+_RECORDS_AT = _PROGRAM_AT + _PROGRAM.size
 # A slice ends when its records fill this; at 44 bytes a job that is 23,000 jobs.
 RECORD_BYTES = 2**20
 _SLOT_BYTES = _RECORDS_AT + RECORD_BYTES
@@ -53,6 +59,15 @@ class Progress:
     runner: int
     ended_as: int
     exit_code: int
+
+
+@dataclass(frozen=True)
+class RunningProgram:
+    """The program that a slot runs; ``group`` is 0 when it runs none."""
+
+    group: int
+    limit_kb: int
+    killed: bool
 
 
 class Board:
@@ -86,7 +101,8 @@ class Board:
         _SLICE.pack_into(self._map, offset + _ENTRY.size, 0, 0, 0, 0, 0.0, 0)
         _PROGRESS.pack_into(self._map, offset + _ENTRY.size + _SLICE.size, 0, 0.0)
         self.note_runner(index, 0)
-        _END.pack_into(self._map, offset + _RECORDS_AT - _END.size, 0, 0)
+        _END.pack_into(self._map, offset + _END_AT, 0, 0)
+        _PROGRAM.pack_into(self._map, offset + _PROGRAM_AT, 0, 0, 0)
         # The length is written with the text, in one copy.
         _ENTRY.pack_into(self._map, offset, pid, len(raw), raw)
 
@@ -105,12 +121,12 @@ class Board:
 
     def progress(self, index: int) -> Progress:
         """How far slot ``index`` is."""
-        offset = self._offset(index) + _ENTRY.size
+        offset = self._offset(index)
         return Progress(
-            *_SLICE.unpack_from(self._map, offset),
-            *_PROGRESS.unpack_from(self._map, offset + _SLICE.size),
-            *_RUNNER.unpack_from(self._map, offset + _SLICE.size + _PROGRESS.size),
-            *_END.unpack_from(self._map, offset + _RECORDS_AT - _ENTRY.size - _END.size),
+            *_SLICE.unpack_from(self._map, offset + _ENTRY.size),
+            *_PROGRESS.unpack_from(self._map, offset + _ENTRY.size + _SLICE.size),
+            *_RUNNER.unpack_from(self._map, offset + _RUNNER_AT),
+            *_END.unpack_from(self._map, offset + _END_AT),
         )
 
     def records(self, index: int) -> bytes:
@@ -120,15 +136,24 @@ class Board:
 
     def note_runner(self, index: int, pid: int) -> None:
         """Say which process runs the slices of slot ``index``; 0: the slot's own."""
-        _RUNNER.pack_into(self._map, self._offset(index) + _RECORDS_AT - _END.size - _RUNNER.size, pid)
+        _RUNNER.pack_into(self._map, self._offset(index) + _RUNNER_AT, pid)
 
     def note_end(self, index: int, state: int) -> None:
         """Say in which state the main process ends the job of slot ``index``, before it kills its process."""
-        self._map[self._offset(index) + _RECORDS_AT - _END.size] = state
+        self._map[self._offset(index) + _END_AT] = state
 
     def note_exit(self, index: int, code: int) -> None:
         """Say with which exit code slot ``index`` ended; negative: minus the signal."""
-        struct.pack_into("<h", self._map, self._offset(index) + _RECORDS_AT - _END.size + 1, code)
+        struct.pack_into("<h", self._map, self._offset(index) + _END_AT + 1, code)
+
+    def program(self, index: int) -> RunningProgram:
+        """The program that slot ``index`` runs."""
+        group, limit_kb, killed = _PROGRAM.unpack_from(self._map, self._offset(index) + _PROGRAM_AT)
+        return RunningProgram(group, limit_kb, bool(killed))
+
+    def note_memory(self, index: int) -> None:
+        """Say that the main process kills the program of slot ``index`` because of its memory."""
+        self._map[self._offset(index) + _RECORDS_AT - 1] = 1
 
     def close(self) -> None:
         """Unmap the board; the file stays."""
@@ -145,6 +170,7 @@ class Recorder:
         self._memory = memory
         self._slice_at = offset
         self._progress_at = offset + _SLICE.size
+        self._program_at = offset + _PROGRAM_AT - _ENTRY.size
         self._records_at = offset + _RECORDS_AT - _ENTRY.size
         self._size = self._done = 0
         self._end = self._records_at
@@ -177,6 +203,16 @@ class Recorder:
     def stop(self) -> None:
         """No further job begins, and the one that did does not count."""
         _PROGRESS.pack_into(self._memory, self._progress_at, self._done, 0.0)
+
+    def program_began(self, pid: int, limit_kb: int) -> None:
+        """The job runs a program, in process group ``pid``, which may take ``limit_kb``; 0 is no limit."""
+        _PROGRAM.pack_into(self._memory, self._program_at, pid, limit_kb, 0)
+
+    def program_ended(self) -> bool:
+        """The program is over; whether the main process has killed it for its memory."""
+        killed = self._memory[self._program_at + _PROGRAM.size - 1] != 0
+        _PROGRAM.pack_into(self._memory, self._program_at, 0, 0, 0)
+        return killed
 
     @property
     def full(self) -> bool:

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
+
+from common.programs.memory import status_kb
 
 T = TypeVar("T")
 
@@ -87,13 +88,3 @@ def memory_limit(megabytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
-
-
-def status_kb(pid: int | str, field: str) -> int:
-    """A size of a process from /proc, kB; 0 where there is none, or no such process."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    line = next((line for line in text.splitlines() if line.startswith(field + ":")), "")
-    return int(line.split()[1]) if line else 0

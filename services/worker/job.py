@@ -4,18 +4,31 @@ from pathlib import Path
 
 from common import outputs, results
 from common.batch import BatchSpec
-from common.errors import StorageUnavailable
+from common.errors import InvalidInput, StorageUnavailable
 from common.jobs import Jobs
+from common.programs.failure import ProgramFailed
+from common.programs.process import Watch
+from common.programs.running import NOT_EXECUTABLE, Usage
 from services.worker.guard import Limits
 
 
 class BatchJob:
     """Runs any job of a batch by its index; holds the batch's directories open.
 
-    Raises :class:`StorageUnavailable` when the batch's directories are not there.
+    Programs have ``scratch`` as their working space, and ``watch`` is told of them. Raises :class:`StorageUnavailable`
+    when the batch's directories are not there.
     """
 
-    def __init__(self, spec: BatchSpec, root: Path, slot: str, durability: str) -> None:
+    def __init__(
+        self,
+        spec: BatchSpec,
+        root: Path,
+        slot: str,
+        durability: str,
+        *,
+        scratch: Path | None = None,
+        watch: Watch | None = None,
+    ) -> None:
         self.spec = spec
         self.outputs = spec.outputs
         self.limits = limits_of(spec)
@@ -24,11 +37,25 @@ class BatchJob:
         self.differing: list[int] = []
         self._place = outputs.directory(root, spec)
         #: Runs a job: index and attempt → CSV and numeric outputs.
-        self.compute = Jobs(spec).result
+        self._jobs: Jobs | _Refused
+        try:
+            self._jobs = Jobs(spec, outputs.directory(root, spec), scratch=scratch, watch=watch)
+        except InvalidInput as error:
+            if not spec.program or spec.version:
+                raise
+            self._jobs = _Refused(error)
+        self.compute = self._jobs.result
         try:
             self._writer = results.writer(root, spec, slot, durability)
         except OSError as error:
+            self._jobs.close()
             raise _unavailable(error) from error
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the last job's program used; None when the jobs run in this process."""
+        programs = self._jobs.programs
+        return programs.usage if programs is not None else None
 
     def store(self, index: int, data: bytes) -> None:
         """Write a job's CSV. Raises :class:`StorageUnavailable`."""
@@ -70,6 +97,23 @@ class BatchJob:
     def close(self) -> None:
         """Close the batch's directories."""
         self._writer.close()
+        self._jobs.close()
+
+
+class _Refused:
+    """The jobs of a program that is not what was submitted. Nothing keeps it from other workers, so its jobs fail."""
+
+    def __init__(self, error: InvalidInput) -> None:
+        self._error = error
+        self.programs = self
+        self.usage = Usage()
+
+    def result(self, _index: int, _attempt: int = 1) -> tuple[bytes, tuple[float, ...]]:
+        """The job fails and says why."""
+        raise ProgramFailed(self._error.message, exit_code=NOT_EXECUTABLE)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def limits_of(spec: BatchSpec) -> Limits:

@@ -23,12 +23,13 @@ from common.batch import JobState
 from common.errors import BatchSimError, BrokerUnavailable
 from common.ledger import Connection, batches, ranges, workers
 from common.ledger.workers import HEARTBEAT_SECONDS, WorkerInfo
+from common.programs.memory import group_kb, status_kb
+from common.programs.process import end_group
 from common.recovery import recover
 from common.settings import Settings
 from common.simulations import registry
-from services.worker.aftermath import bury
+from services.worker.aftermath import bury, end_program
 from services.worker.board import VERIFYING, Board, SlotEntry
-from services.worker.guard import status_kb
 from services.worker.housekeeper import ABSENCE_SECONDS, Housekeeper
 
 log = structlog.get_logger()
@@ -39,6 +40,8 @@ RENEW_SECONDS = 1.0
 STOP_SECONDS = 2.0
 # The process that takes a dead one's place needs so long at most.
 SUCCESSOR_SECONDS = 3.0
+# A process that was killed starts nothing any more after this time.
+KILLED_SECONDS = 0.05
 # What a job's own interpreter may grow by beside its data.
 RSS_SLACK_KB = 16 * 1024
 # A worker that finds tickets in the queue and idle slots at home for so long does not consume.
@@ -88,6 +91,8 @@ class Keeper:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=3)
+        # When the pool was told to stop at once, a slot may still be at a program.
+        self._kill_slots([entry for entry in self._board.entries() if self._board.program(entry.index).group])
         try:
             workers.sign_off(self._connection, self._worker)
         except BrokerUnavailable as error:
@@ -162,6 +167,7 @@ class Keeper:
     def _enforce_limits(self) -> None:
         """Kill slots whose job did not stop at its time limit, or has grown beyond its memory limit."""
         for entry in self._board.entries():
+            self._limit_program(entry.index)
             progress = self._board.progress(entry.index)
             if not (entry.token and progress.since and (progress.limit_seconds or progress.limit_kb)):
                 continue
@@ -174,6 +180,14 @@ class Keeper:
     def _runner(self, entry: SlotEntry) -> int:
         """The process that runs the slot's jobs."""
         return self._board.progress(entry.index).runner or entry.pid
+
+    def _limit_program(self, index: int) -> None:
+        """Kill a program that has grown beyond its memory limit; its slot lives, and says what has become of it."""
+        program = self._board.program(index)
+        grown = program.limit_kb and group_kb(program.group) > program.limit_kb + RSS_SLACK_KB
+        if grown and self._board.program(index) == program:
+            self._board.note_memory(index)
+            end_group(program.group)
 
     def _offer_dead(self, now: float) -> None:
         """A dead slot's successor sees to its range; if none comes, as while the worker ends, the keeper does."""
@@ -197,10 +211,18 @@ class Keeper:
         except (BrokerUnavailable, OperationalError) as error:
             log.warning("shutdown.offer_failed", error=str(error))
         log.warning("shutdown.grace_over", ranges=len(entries))
-        for entry in self._board.entries():
-            if entry.pid and _lives(entry.pid):
-                os.kill(entry.pid, signal.SIGKILL)
+        self._kill_slots(self._board.entries())
         os._exit(0)
+
+    def _kill_slots(self, entries: list[SlotEntry]) -> None:
+        """Kill slots and then what they run, which they would otherwise take for a failure of its own."""
+        for entry in entries:
+            if entry.pid:
+                _signal(entry.pid, signal.SIGKILL)
+        if entries:
+            time.sleep(KILLED_SECONDS)
+        for entry in entries:
+            end_program(self._board, entry.index)
 
     def _watch_loop(self, now: float) -> None:
         """Alive but silent: the loop stands, or all slots idle beside a full queue. Ends the process then.

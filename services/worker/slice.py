@@ -15,15 +15,20 @@ from common.batch import JobState, Reason
 from common.errors import StorageUnavailable
 from common.ledger.ranges import Retry, Slice
 from common.ledger.table import record_dtype, record_packer
+from common.programs.failure import ProgramFailed
+from common.programs.memory import status_kb
+from common.programs.running import Usage
 from common.runs import runs
 from common.statistics import Moments, collect
 from services.worker.board import Recorder
-from services.worker.guard import Guard, Interrupted, Limits, TimeLimitReached, memory_limit, status_kb
+from services.worker.guard import Guard, Interrupted, Limits, TimeLimitReached, memory_limit
 
 MAX_ERROR_CHARACTERS = 4000
 MOST_DELAY_SECONDS = 3600.0
 # The record has one byte for it.
 MOST_ATTEMPTS_SHOWN = 255
+# What may go well another time.
+TRIED_AGAIN = (Reason.NonZeroExitCode, Reason.RaisedSignal)
 # How often CPU time and memory are read, at most.
 METER_SECONDS = 0.001
 # getrusage gives bytes on macOS and kB elsewhere.
@@ -34,6 +39,10 @@ class Job(Protocol):
     """What a slice runs: all jobs of one batch, by index."""
 
     limits: Limits
+
+    @property
+    def usage(self) -> Usage | None:
+        """Where the job that was run last says what it used; None when the jobs run in this process."""
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -81,6 +90,7 @@ class Ending:
     state: JobState
     reason: Reason
     exit: int = 0
+    signal: int = 0
 
 
 def run_slice(
@@ -110,36 +120,42 @@ def run_slice(
     meter = Meter(begin)
     deadline, limit_seconds = begin + seconds, limits.time_seconds
     unwritable: StorageUnavailable | None = None
-    limit_kb = limits.memory_mb and status_kb("self", "VmRSS") + limits.memory_mb * 1024
+    # What a program may take does not count what this process has.
+    used = job.usage
+    memory_mb = 0 if used is not None else limits.memory_mb
+    limit_kb = memory_mb and status_kb("self", "VmRSS") + memory_mb * 1024
     recorder.begin(
         first, record_dtype(job.outputs).itemsize, attempt, tries, limit_seconds=limit_seconds, limit_kb=limit_kb
     )
     recorder.start(begin)
-    completed, shown = (int(JobState.COMPLETED), 0, 0), min(attempt, MOST_ATTEMPTS_SHOWN)
-    with memory_limit(limits.memory_mb):
+    completed, shown = (int(JobState.COMPLETED), 0, 0, 0), min(attempt, MOST_ATTEMPTS_SHOWN)
+    with memory_limit(memory_mb):
         for index in range(first, first + count):
             started = now()
             try:
                 data, outputs = run(compute, index, attempt, limit_seconds)
                 store(index, data)
-                state, reason, code = completed
+                state, reason, code, killer = completed
             except StorageUnavailable as error:
                 unwritable = error
                 break
             except Interrupted:
                 break
             except (Exception, SystemExit, TimeLimitReached) as error:  # noqa: BLE001 - a simulation's failure, not ours
-                end = _ending(error, limits)
-                outputs, state, reason, code = no_outputs, end.state, end.reason, end.exit
-                failures[index] = traceback.format_exc()[-MAX_ERROR_CHARACTERS:]
-                if end.reason is Reason.NonZeroExitCode and tries < limits.retries:
+                end = _ending(error, limits, used)
+                outputs, state, reason, code, killer = no_outputs, end.state, end.reason, end.exit, end.signal
+                failures[index] = _text(error)[-MAX_ERROR_CHARACTERS:]
+                if end.reason in TRIED_AGAIN and tries < limits.retries:
                     state = JobState.PENDING
             ended = clock()
             elapsed = ended - tick
-            if ended - meter.read_at >= METER_SECONDS:
-                meter.read(ended)
-            cpu = elapsed * meter.cpu_share
-            add(pack(state, shown, code, slot, 0, reason, started, elapsed, cpu, meter.rss_kb, *outputs), ended)
+            if used is not None:
+                cpu, rss_kb = used.cpu_seconds, used.rss_kb
+            else:
+                if ended - meter.read_at >= METER_SECONDS:
+                    meter.read(ended)
+                cpu, rss_kb = elapsed * meter.cpu_share, meter.rss_kb
+            add(pack(state, shown, code, slot, killer, reason, started, elapsed, cpu, rss_kb, *outputs), ended)
             tick = ended
             if ended >= deadline or recorder.full or stopping():
                 break
@@ -150,13 +166,23 @@ def run_slice(
     return work
 
 
-def _ending(error: BaseException, limits: Limits) -> Ending:
+def _ending(error: BaseException, limits: Limits, used: Usage | None) -> Ending:
+    if used is not None and isinstance(error, SystemExit):
+        # No program can raise it: the pool ends this process.
+        raise error
     if isinstance(error, TimeLimitReached):
         return Ending(JobState.TIMEOUT, Reason.TimeLimit)
+    if isinstance(error, ProgramFailed):
+        return Ending(error.state, error.reason, error.exit_code, error.signal)
     if isinstance(error, MemoryError) and limits.memory_mb:
         return Ending(JobState.OUT_OF_MEMORY, Reason.OutOfMemory)
     code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
     return Ending(JobState.FAILED, Reason.NonZeroExitCode, max(-32768, min(32767, code)))
+
+
+def _text(error: BaseException) -> str:
+    """What people read of a failure: a program's own words, or where in the code it happened."""
+    return str(error) if isinstance(error, ProgramFailed) else traceback.format_exc()
 
 
 def shortened(work: Slice, outputs: Sequence[str], count: int, limits: Limits, tries: int) -> Slice:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -24,6 +23,7 @@ from services.worker.board import VERIFYING, Board
 from services.worker.guard import Guard
 from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob, limits_of
+from services.worker.retrying import Draining, Pause, persist
 from services.worker.slice import SliceFailure, run_slice, shortened
 from services.worker.verifying import Verifying
 
@@ -32,11 +32,6 @@ log = structlog.get_logger()
 
 # Directories that a slot keeps open, one batch each.
 OPEN_BATCHES = 8
-_LONGEST_PAUSE_SECONDS = 2.0
-
-
-class Draining(Exception):
-    """The worker is shutting down and Redis or the volume does not answer: the lease is left to run out."""
 
 
 class Slot:
@@ -114,7 +109,10 @@ class Slot:
             current = self._commit(current, work, give_back=self._board.draining or not work.done)
 
     def _run(self, job: BatchJob, lease: Lease) -> Slice:
-        """Run a slice and make its results durable; in a child, if jobs of the batch have killed their process."""
+        """Run a slice and make its results durable; in a child, if jobs of the batch have killed their process.
+
+        A program has a process of its own already.
+        """
         run = partial(
             run_slice,
             job,
@@ -129,7 +127,7 @@ class Slot:
             recorder=self._recorder,
             guard=self._guard,
         )
-        if lease.crashes and not self._has_run:
+        if lease.crashes and not self._has_run and not job.spec.program:
             self._isolation = self._isolation or Isolation(self._board, self._index)
             return self._isolation.run(job, run)
         self._has_run = True
@@ -196,6 +194,7 @@ class Slot:
     def verify(self, part: Part) -> None:
         """Run completed jobs again and compare; nothing is lost when this fails, and whoever asked sees it."""
         self._board.write(self._index, os.getpid(), f"{VERIFYING}{part.name}-{part.number}")
+        self._has_run = True
         found = Verifying(
             self._connection, self._app, self._settings, self._worker, self._board, self._recorder, self._guard
         )
@@ -216,7 +215,7 @@ class Slot:
         if self._persist(lambda: batches.view(self._connection, lease.batch)).ended:
             # Its directory was closed to us on purpose.
             return
-        pause = _Pause(self._board)
+        pause = Pause(self._board)
         while not self._storage_works(lease.batch):
             pause.once()
 
@@ -250,7 +249,13 @@ class Slot:
             if len(self._jobs) >= OPEN_BATCHES:
                 self._forget(next(iter(self._jobs)))
             self._jobs[batch] = BatchJob(
-                spec, self._settings.output_dir, self._name.replace("/", "-"), self._settings.durability
+                spec,
+                self._settings.output_dir,
+                self._name.replace("/", "-"),
+                self._settings.durability,
+                # Goes with the worker's own directory, whatever becomes of this process.
+                scratch=self._board.path.with_name(f"jobs-{self._index % self._board.slots}"),
+                watch=self._recorder,
             )
         return self._jobs[batch]
 
@@ -287,14 +292,7 @@ class Slot:
                 log.info(f"Job {index} completed: {place / outputs.job_name(index)}", batch=lease.batch)
 
     def _persist(self, action: Callable[[], T]) -> T:
-        """Do it, however long Redis is away; only a shutdown ends the wait."""
-        pause = _Pause(self._board)
-        while True:
-            try:
-                return action()
-            except BrokerUnavailable as error:
-                log.warning("broker.unavailable", error=error.message)
-                pause.once()
+        return persist(self._board, action)
 
     def _recover_predecessor(self) -> None:
         """The process that had this slot before died: commit what it had done, and see to the job it died with."""
@@ -308,20 +306,6 @@ class Slot:
         except (BatchSimError, OperationalError, OSError) as error:
             # The lease runs out, and the range is offered again then.
             log.warning("slot.not_buried", error=str(error))
-
-
-class _Pause:
-    """Growing pauses between tries; raises :class:`Draining` when the worker shuts down."""
-
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self._seconds = 0.1
-
-    def once(self) -> None:
-        if self._board.draining:
-            raise Draining
-        time.sleep(self._seconds)
-        self._seconds = min(self._seconds * 2, _LONGEST_PAUSE_SECONDS)
 
 
 def _nothing(lease: Lease) -> Slice:

@@ -18,9 +18,10 @@ from common.jobs import Jobs
 from common.ledger import Connection, batches, table, verifications, workers
 from common.ledger.table import record_dtype
 from common.ledger.verifications import ALIVE_SECONDS, Part, Report
+from common.programs.memory import status_kb
 from common.settings import Settings
 from services.worker.board import Board, Recorder
-from services.worker.guard import Guard, Interrupted, TimeLimitReached, memory_limit, status_kb
+from services.worker.guard import Guard, Interrupted, TimeLimitReached, memory_limit
 from services.worker.job import limits_of
 
 log = structlog.get_logger()
@@ -62,6 +63,13 @@ class Verifying:
         """
         spec = batches.view(self._connection, part.batch).spec
         jobs = self._jobs(spec)
+        try:
+            self._pass_on_or_compare(part, spec, jobs)
+        finally:
+            if isinstance(jobs, Jobs):
+                jobs.close()
+
+    def _pass_on_or_compare(self, part: Part, spec: BatchSpec, jobs: Jobs | str) -> None:
         fits = isinstance(jobs, Jobs) and part.worker != self._worker
         if self._board.draining or (not fits and part.passes < MOST_PASSES and self._others(spec)):
             queue.publish_verify(self._app, replace(part, passes=part.passes + 1), spec.partition)
@@ -83,7 +91,7 @@ class Verifying:
     def _jobs(self, spec: BatchSpec) -> Jobs | str:
         """The batch's jobs, or why they cannot be run here."""
         try:
-            return Jobs(replace(spec, job_seconds=0.0))
+            return Jobs(replace(spec, job_seconds=0.0), watch=self._recorder)
         except InvalidInput as error:
             return f"cannot be run again: {error.message}"
 
@@ -94,14 +102,16 @@ class Verifying:
     def _compare(self, spec: BatchSpec, jobs: Jobs, store: results.Store, index: int) -> str:
         """Run a job again, under its batch's limits; why it differs, or ""."""
         limits = limits_of(spec)
-        limit_kb = limits.memory_mb and status_kb("self", "VmRSS") + limits.memory_mb * 1024
+        # A program's memory is not ours: it has its limit from the one that starts it.
+        memory_mb = 0 if jobs.programs else limits.memory_mb
+        limit_kb = memory_mb and status_kb("self", "VmRSS") + memory_mb * 1024
         # The keeper looks there whom to kill.
         dtype = record_dtype(spec.outputs)
         size, seconds = dtype.itemsize, limits.time_seconds or self._patience(spec, index, dtype)
         self._recorder.begin(index, size, ATTEMPT, 0, limit_seconds=seconds, limit_kb=limit_kb)
         self._recorder.start(time.monotonic())
         try:
-            with memory_limit(limits.memory_mb):
+            with memory_limit(memory_mb):
                 data, _ = self._guard.run(jobs.result, index, ATTEMPT, seconds)
         except TimeLimitReached:
             return f"did not end within {seconds:.3g} s this time"

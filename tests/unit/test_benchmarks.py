@@ -59,6 +59,14 @@ def test_plain_celery(benchmark: Benchmark) -> None:
 
 
 @pytest.mark.slow
+def test_programs(benchmark: Benchmark) -> None:
+    """The engine and a bare loop side by side."""
+    output = benchmark("programs", "--jobs", "20", "--rounds", "1")
+    assert len(cells(output, "bare posix_spawn")) == len(cells(output, "hpc-batch-sim")) == 2
+    assert "median overhead" in output
+
+
+@pytest.mark.slow
 def test_recovery(benchmark: Benchmark) -> None:
     """Every part is killed once, and what it was at is committed."""
     output = benchmark("recovery", "--rounds", "1", "--leases", "1")

@@ -74,6 +74,16 @@ def test_bad_parameters_are_named(parameters: dict[str, object]) -> None:
     assert caught.value.field == next(iter(parameters))
 
 
+def test_parts_are_of_one_whole() -> None:
+    """More than all jobs cannot misbehave; 0.7, 0.2 and 0.1 are one, whatever they add up to in binary."""
+    found = registry.find("faulty")
+    for good in ({"raises": 1.0}, {"raises": 0.7, "hangs": 0.2, "flaky": 0.1}, dict.fromkeys(KINDS, 0.2)):
+        found.check(good)
+    with pytest.raises(InvalidInput, match=r"raises \+ flaky are 1\.1 of all jobs") as caught:
+        found.check({"raises": 0.6, "flaky": 0.5})
+    assert caught.value.field == "raises"
+
+
 def run_child(name: str, timeout: float) -> "subprocess.CompletedProcess[bytes]":
     """Run one job of this kind in a process of its own, which may take half a gigabyte."""
     code = (

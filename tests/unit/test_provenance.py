@@ -8,11 +8,12 @@ from typing import Any
 import click
 import pytest
 
-from batchsim import verbs
+from batchsim import programs, verbs
 from batchsim.cli import batchsim
 from common.batch import BatchSpec
 from common.jobs import Jobs
 from common.options import Options, read_options
+from common.programs.program import Program
 from common.provenance import PACKAGES, command, environment
 from common.simulations import registry
 from common.sweep import Sweep
@@ -28,6 +29,10 @@ SPECS: list[dict[str, Any]] = [
                                        "replications": 4, "common_random_numbers": True}},
     {"simulation": "faulty", "sweep": {"axes": {"raises": [0.0], "flaky": [0.0]}, "replications": 5}},
     {"sweep": {"points": [{}], "replications": 6, "common_random_numbers": True}},
+    {"simulation": "faulty", "sweep": {"points": [{"raises": 0.1}, {"raises": 0.3, "flaky": 0.1}]}},
+    {"simulation": "faulty", "parameters": {"hangs": 0.0},
+     "sweep": {"axes": {"raises": [i / 1000 for i in range(150)]}, "replications": 2}},
+    {"job_seconds": 0.001234567, "parameters": {}},
 ]  # fmt: skip
 
 
@@ -42,21 +47,28 @@ def spec_of(values: dict[str, Any]) -> BatchSpec:
     return BatchSpec(7, jobs, 42, outputs=tuple(registry.find(name).outputs), **given)
 
 
-def read_back(line: str) -> tuple[dict[str, Any], int | None, str]:
-    """What ``batchsim run`` would run: fields of the batch, jobs, seed."""
+def typed(line: str) -> dict[str, Any]:
+    """What ``batchsim run`` reads from a command line."""
     words = shlex.split(line)
     assert words[:2] == ["batchsim", "run"]
     with click.Context(batchsim) as parent:
-        given = dict(batchsim.commands["run"].make_context("run", words[2:], parent=parent).params)
+        return dict(batchsim.commands["run"].make_context("run", words[2:], parent=parent).params)
+
+
+def read_back(line: str) -> tuple[dict[str, Any], int | None, str]:
+    """What ``batchsim run`` would run: fields of the batch, jobs, seed."""
+    given = typed(line)
+    assert programs.read(given) is None
     fields = read_options(verbs.batch_fields(given)).model_dump()
     return fields, int(given["jobs"]) if given["jobs"] else None, given["seed"]
 
 
 @pytest.mark.parametrize("values", SPECS, ids=str)
-def test_the_command_repeats_the_batch(values: dict[str, Any]) -> None:
+def test_the_command_repeats_the_batch(tmp_path: Path, values: dict[str, Any]) -> None:
     """Same seed, same size, same options, and the same bytes of every job."""
     spec = spec_of(values)
-    fields, jobs, seed = read_back(command(spec))
+    (tmp_path / "batch.json").write_text(spec.to_json())
+    fields, jobs, seed = read_back(command(spec, tmp_path))
     again = spec_of({name: fields[name] for name in ("simulation", "parameters", "sweep") if fields[name]})
     assert seed == str(spec.seed)
     assert again.jobs == spec.jobs if spec.sweep else jobs == spec.jobs
@@ -72,6 +84,65 @@ def test_the_command_repeats_the_batch(values: dict[str, Any]) -> None:
 
     one, other = Jobs(spec), Jobs(again)
     assert [outcome(one, i) for i in range(1, spec.jobs + 1)] == [outcome(other, i) for i in range(1, spec.jobs + 1)]
+
+
+AWKWARD = [
+    "a,b", "1:2:3", "5", "0.5", "true", "TRUE", "nan", " x ", "it's", "$HOME", "", "a b", "ü", "-x", True, False,
+    0, 0.0, 5, 5.0, 1e-300, 10**20, -1, [1, 2], [], None, {"a": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", AWKWARD, ids=repr)
+@pytest.mark.parametrize("swept", [False, True], ids=["fixed", "swept"])
+def test_any_parameter_comes_back_as_it_was(tmp_path: Path, value: Any, swept: bool) -> None:
+    """By ``--param`` where that reads it so, else from the batch's own file."""
+    given: dict[str, Any] = {"parameters": {"p": value}}
+    if swept:
+        given = {"sweep": Sweep.from_dict({"axes": {"p": [value, 7]}}).to_dict()}
+    spec = BatchSpec(7, 2, 42, **given)
+    (tmp_path / "batch.json").write_text(spec.to_json())
+    fields, _, _ = read_back(command(spec, tmp_path))
+    again, before = ([got["parameters"], got["sweep"]] for got in (fields, vars(spec)))
+    assert json.dumps(again, sort_keys=True) == json.dumps(before, sort_keys=True)
+
+
+PROGRAMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"command": ("./model", "--seed", "{seed}", "it's {x}", "a b", "")}, {"outputs": ("e", "m")}),
+    ({"command": ("sh", "-c", "echo $1"), "array": "0-6:2", "name": "night"}, {"throttle": 3, "jobs": 4}),
+    ({"command": ("echo $JOB_INDEX | cat",), "shell": True, "name": "shell"}, {"parameters": {"x": "a,b"}}),
+    ({"command": ("/bin/sh", "./job.sh"), "stdout": "%x", "stderr": "%x"}, {"time_limit_seconds": 60.0}),
+    ({"command": ("/bin/sh", "./job.sh"), "stdout": "%x"}, {"memory_limit_mb": 60}),
+    ({"command": ("/bin/sh", "./job.sh"), "stderr": "%a.log"}, {"retries": 2}),
+    ({"command": ("a{{b}}", "--", "--seed")}, {"sweep": {"mode": "points", "points": [{"x": 1}], "replications": 8,
+                                                        "common_random_numbers": False}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "given"), PROGRAMS, ids=str)
+def test_the_command_repeats_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: dict[str, Any], given: dict[str, Any]
+) -> None:
+    """The same words, array, logs, outputs and options."""
+    monkeypatch.chdir(tmp_path)
+    own = Program(**{"directory": str(tmp_path), "name": "model", **program})
+    spec = BatchSpec(**{"id": 7, "jobs": 8, "seed": 42, "simulation": own.name, "outputs": (), **given,
+                        "program": own.to_dict()})  # fmt: skip
+    (tmp_path / "batch.json").write_text(spec.to_json())
+    read = typed(command(spec, tmp_path))
+    chosen = programs.read(read)
+    assert chosen is not None
+    assert (chosen.program, chosen.outputs) == (own, spec.outputs)
+    assert read["jobs"] == (None if spec.sweep or own.array else "8")
+    fields = read_options(chosen.options(verbs.batch_fields(read))).model_dump()
+    for name in set(Options.model_fields) - {"max_fails"}:
+        assert fields[name] == getattr(spec, name), name
+
+
+def test_the_file_is_where_the_batch_lies() -> None:
+    """Without a place that is known, where it is by default."""
+    sweep = {"mode": "points", "points": [{"x": 1}], "replications": 1, "common_random_numbers": False}
+    assert "--from-json outputs/7/batch.json" in command(BatchSpec(7, 1, 1, sweep=sweep))
+    assert "--from-json outputs/batch.json" in command(BatchSpec(7, 1, 1, sweep=sweep, startup=True))
 
 
 def test_the_environment_is_json() -> None:

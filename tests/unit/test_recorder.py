@@ -19,10 +19,10 @@ def test_records_survive_their_process(tmp_path: Path) -> None:
     board.close()
     found = Board(tmp_path / "b", 3)
     assert found.read(1).token == "token"
-    assert found.progress(1) == Progress(50, 4, 7, 2, 1.5, 1000, 2, 11.0, 0, 0)
+    assert found.progress(1) == Progress(50, 4, 7, 2, 1.5, 1000, 2, 11.0, 0, 0, 0)
     assert found.records(1) == b"aaaabbbb"
     for other in (0, 2):
-        assert found.progress(other) == Progress(0, 0, 0, 0, 0.0, 0, 0, 0.0, 0, 0)
+        assert found.progress(other) == Progress(0, 0, 0, 0, 0.0, 0, 0, 0.0, 0, 0, 0)
         assert found.records(other) == b""
     found.close()
 
@@ -39,7 +39,7 @@ def test_a_new_slice_forgets_the_one_before(tmp_path: Path) -> None:
     assert board.records(0) == recorder.records() == b"yy"
     board.note_end(0, 4)
     board.write(0, 5, "next")
-    assert board.progress(0) == Progress(0, 0, 0, 0, 0.0, 0, 0, 0.0, 0, 0)
+    assert board.progress(0) == Progress(0, 0, 0, 0, 0.0, 0, 0, 0.0, 0, 0, 0)
     board.close()
 
 

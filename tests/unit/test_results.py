@@ -9,8 +9,9 @@ import pytest
 from common import outputs, results
 from common.batch import BatchSpec
 from common.errors import InvalidInput
-from common.outputs import JobWriter, read_rows
+from common.outputs import JobWriter
 from common.packed import PackedWriter
+from common.rows import read_rows
 
 ROW = b'numbers,sum,mean\r\n"[33, 14]",47,23.5\r\n'
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.outputs import RowFormat, read_rows
+from common.rows import RowFormat, read_rows
 from common.seeds import Streams
 from common.simulations.random_numbers import random_numbers
 from tests.support import expected_csv

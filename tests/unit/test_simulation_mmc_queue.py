@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from common.errors import InvalidInput
 from common.simulations import mmc_queue as module
 from common.simulations.mmc_queue import mmc_queue
 from tests.unit.known_answers import Results, agrees, declared, run
@@ -119,6 +120,10 @@ def test_unstable_queue_is_refused(arrival_rate: float, service_rate: float, ser
     function = declared(mmc_queue).function
     with pytest.raises(ValueError, match=r"arrival_rate .* servers \* service_rate"):
         function(rng, arrival_rate=arrival_rate, service_rate=service_rate, servers=servers)
+    given = {"arrival_rate": arrival_rate, "service_rate": service_rate, "servers": servers}
+    with pytest.raises(InvalidInput, match="grows without end") as refused:
+        declared(mmc_queue).check(given)
+    assert refused.value.field == "arrival_rate"
     stable = service_rate * servers * 0.999
     assert function(rng, arrival_rate=stable, service_rate=service_rate, servers=servers)["mean_wait"] >= 0
 

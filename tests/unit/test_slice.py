@@ -24,6 +24,7 @@ class FakeJob:
     """Gives (index, 1/index); what ``on`` holds for an index is called first."""
 
     outputs: Sequence[str] = ("x", "y")
+    usage = None
 
     def __init__(
         self, on: dict[int, Callable[[], object]] | None = None, limits: Limits = NO_LIMITS, full_at: int = 0

@@ -1,5 +1,6 @@
 """Sweeps: job → parameters in closed form, the same as writing all of them out."""
 
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
@@ -118,3 +119,43 @@ def test_values_as_people_write_them(text: str, values: list[Any]) -> None:
 def test_values_that_lead_nowhere(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_values(text)
+
+
+def in_order(parameters: Mapping[str, Any]) -> None:
+    """A check of what goes together."""
+    if parameters["a"] > parameters["b"]:
+        raise ValueError(f"a is {parameters['a']}: it must not be above b, {parameters['b']}")
+
+
+@simulation(outputs={"x": float}, check=in_order)
+def ordered(rng: np.random.Generator, *, a: int = 0, b: int = 1) -> dict[str, Any]:
+    """Nothing."""
+    return {"x": a + b}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mode": "zip", "axes": {"a": [1, 5], "b": [2, 6]}},
+        {"axes": {"a": [1, 2], "b": [2, 3]}},
+        {"points": [{"a": 5, "b": 6}, {}]},
+    ],
+)
+def test_points_that_go_together(values: dict[str, Any]) -> None:
+    """Each point is held against itself, and not against a mixture of points."""
+    Sweep.from_dict(values).check(getattr(ordered, MARK), {})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mode": "zip", "axes": {"a": [1, 5], "b": [2, 4]}},
+        {"axes": {"a": [1, 3], "b": [3, 2]}},
+        {"axes": {"a": [1, 3]}},
+        {"points": [{"a": 5, "b": 6}, {"a": 2}]},
+    ],
+)
+def test_points_that_do_not(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="it must not be above b") as refused:
+        Sweep.from_dict(values).check(getattr(ordered, MARK), {})
+    assert refused.value.field == "a"

@@ -1,0 +1,118 @@
+"""A job's result, read from what its program printed or wrote: CSV bytes and numeric outputs.
+
+First what it wrote to ``$JOB_RESULT``, a CSV, byte for byte. Else the last line that it printed, if that is a JSON
+object, or a list of objects for several rows, or, with exactly one declared output, a number. The declared outputs are
+those of the last row. Without declared outputs a program need not say anything.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.programs.failure import ProgramFailed
+from common.rows import RowFormat
+
+Result = tuple[bytes, tuple[float, ...]]
+
+# What a program that says nothing has as its CSV.
+NOTHING_SAID = b"exit_code\r\n0\r\n"
+_SHOWN_CHARACTERS = 200
+# No JSON begins otherwise: a line of prose need not be parsed to see that it is none.
+_JSON_BEGINS = b"{[-0123456789NI"
+
+
+class Results:
+    """Reads the results of one batch, whose jobs have these numeric outputs. Raises :class:`ProgramFailed`."""
+
+    def __init__(self, outputs: Sequence[str]) -> None:
+        self._outputs = tuple(outputs)
+        self._columns: list[str] = []
+        self._format = RowFormat(())
+
+    def of_line(self, line: bytes) -> Result | None:
+        """Of the last line that was printed; None when that is no result, and none is asked for."""
+        found = _json(line)
+        if _is_number(found) and len(self._outputs) == 1:
+            found = {self._outputs[0]: found}
+        if type(found) is dict and found:
+            return self._rows([found], line)
+        if type(found) is list and found and all(type(row) is dict and row for row in found):
+            return self._rows(found, line)
+        if self._outputs:
+            raise ProgramFailed(f"The program gave no result: {self._wanted()}. {_shown(line)}")
+        return None
+
+    def of_file(self, data: bytes) -> Result:
+        """Of the CSV that the program wrote; its last line is ended if the program has not done so."""
+        try:
+            rows = [row for row in csv.reader(io.StringIO(data.decode(), newline=""), strict=True) if row]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ProgramFailed(f"What the program wrote to $JOB_RESULT is no CSV: {error}") from None
+        if len(rows) < 2:
+            raise ProgramFailed("What the program wrote to $JOB_RESULT has no row; it needs a header and a row below")
+        columns, last = rows[0], rows[-1]
+        if len(set(columns)) < len(columns):
+            raise ProgramFailed(f"What the program wrote to $JOB_RESULT has a column twice: {', '.join(columns)}")
+        odd = next((number for number, row in enumerate(rows, 1) if len(row) != len(columns)), None)
+        if odd is not None:
+            raise ProgramFailed(
+                f"What the program wrote to $JOB_RESULT has {len(columns)} columns, "
+                f"but {len(rows[odd - 1])} in row {odd}"
+            )
+        row = dict(zip(columns, last, strict=True))
+        outputs = self._numbers(row, f"The last row of its CSV is {','.join(last)[:_SHOWN_CHARACTERS]!r}.")
+        return (data if data.endswith(b"\n") else data + b"\n"), outputs
+
+    def _rows(self, rows: Sequence[dict[str, Any]], line: bytes) -> Result:
+        columns = list(rows[0])
+        if any(list(row) != columns for row in rows):
+            raise ProgramFailed(f"The program printed rows with different columns. {_shown(line)}")
+        outputs = self._numbers(rows[-1], line)
+        if columns != self._columns:
+            self._columns, self._format = columns, RowFormat(columns)
+        first, *others = [self._format([_cell(value) for value in row.values()]) for row in rows]
+        start = len(self._format.header)
+        return first + b"".join(row[start:] for row in others), outputs
+
+    def _numbers(self, row: Mapping[str, Any], said: bytes | str) -> tuple[float, ...]:
+        try:
+            return tuple([float(row[name]) for name in self._outputs])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            shown = _shown(said) if isinstance(said, bytes) else said
+            raise ProgramFailed(f"The program gave a wrong result: {self._wanted()}. {shown}") from None
+
+    def _wanted(self) -> str:
+        names = ", ".join(self._outputs)
+        example = json.dumps(dict.fromkeys(self._outputs, 0.5))
+        return f"{names} must be numbers in the last line that it prints, such as {example}, or in $JOB_RESULT"
+
+
+def last_line(printed: bytes) -> bytes:
+    """The last line that is not empty; b"" when there is none."""
+    return printed.rstrip().rpartition(b"\n")[2].strip()
+
+
+def _json(line: bytes) -> Any:
+    if not line or line[0] not in _JSON_BEGINS:
+        return None
+    try:
+        return json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _cell(value: Any) -> Any:
+    """As the csv module writes it well; a list or an object as JSON."""
+    return json.dumps(value) if type(value) in (list, dict) else value
+
+
+def _shown(line: bytes) -> str:
+    if not line:
+        return "It printed nothing."
+    return f"Its last line is {line[:_SHOWN_CHARACTERS].decode(errors='replace')!r}."

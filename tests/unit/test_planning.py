@@ -1,0 +1,75 @@
+"""What a submit asks for: how many jobs, and the parameters as a program gets them."""
+
+from typing import Any
+
+import pytest
+
+from common import planning
+from common.errors import InvalidInput
+from common.options import read_options
+from common.programs.program import Program
+from common.simulations.declare import Simulation
+
+TEN = {"axes": {"x": [1, 2]}, "replications": 5}
+
+
+def plan(jobs: int | None, *, array: str = "", outputs: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
+    """The fields of a batch of a program."""
+    asked = read_options({"simulation": "model", **options})
+    simulation: Simulation = planning.simulation_of(asked, Program(("sh", "-c", ""), "/", array=array), outputs)
+    count = planning.size(jobs, asked, simulation)
+    return {"jobs": count, **planning.fields(asked, count, simulation)}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "array", "sweep", "count"),
+    [(7, "", {}, 7), (None, "0-9:2", {}, 5), (5, "0-9:2", {}, 5), (None, "", TEN, 10), (None, "1-10", TEN, 10)],
+)
+def test_sizes(jobs: int | None, array: str, sweep: dict[str, Any], count: int) -> None:
+    assert plan(jobs, array=array, sweep=sweep)["jobs"] == count
+
+
+@pytest.mark.parametrize(
+    ("jobs", "array", "sweep", "message", "field"),
+    [
+        (None, "", {}, "jobs is missing", "jobs"),
+        (7, "1-5", {}, "jobs is 7, but the array has 5", "jobs"),
+        (7, "", TEN, "jobs is 7, but the sweep has 10", "jobs"),
+        (None, "1-5", TEN, "array has 5 jobs, but the sweep has 10", "array"),
+    ],
+)
+def test_sizes_that_differ_name_both(
+    jobs: int | None, array: str, sweep: dict[str, Any], message: str, field: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message) as refused:
+        plan(jobs, array=array, sweep=sweep)
+    assert refused.value.field == field
+
+
+def test_fields_of_a_program() -> None:
+    found = plan(3, outputs=("e",), parameters={"x": 1, "text": "a b"}, until="count(e) >= 5")
+    assert (found["outputs"], found["version"], found["simulation"]) == (("e",), "", "model")
+    assert found["program"]["command"] == ["sh", "-c", ""]
+    assert found["parameters"] == {"x": 1, "text": "a b"}
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, None, float("inf"), "a\0", "a" * 10_001])
+def test_values_that_no_program_can_be_given(value: Any) -> None:
+    for given in ({"parameters": {"x": value}}, {"sweep": {"axes": {"x": [1, value]}}}):
+        with pytest.raises(InvalidInput) as refused:
+            plan(None if "sweep" in given else 1, **given)
+        assert refused.value.field == "x"
+
+
+def test_every_point_of_a_program_has_all_parameters() -> None:
+    """Or what stands for one in its command would have no value."""
+    points = {"points": [{"x": 1, "y": 2}, {"x": 3}]}
+    with pytest.raises(InvalidInput, match="y is missing in point 2") as refused:
+        plan(None, sweep=points)
+    assert refused.value.field == "y"
+
+
+def test_a_rule_needs_an_output() -> None:
+    with pytest.raises(InvalidInput, match="e is no output of model; there are none") as refused:
+        plan(3, until="count(e) >= 5")
+    assert refused.value.field == "until"

@@ -12,15 +12,19 @@ A program has a generator of its own, and gets a number to seed it with: the fir
     int(numpy.random.Philox(key=seed, counter=[0, 0, 0, i]).random_raw()) >> 1
 
 These numbers are as good as random, so two jobs of *n* have the same one with a probability of about n**2 / 2**64: one
-in twenty million for a million jobs. Where a program takes 32 bits only, of a million jobs 116 pairs can be expected
-to be one and the same job run twice, and already with 77,000 jobs such a pair is as likely as not; the estimates then
-seem more certain than they are. Programs should take all 63 bits.
+in twenty million for a million jobs. Cut to 32 bits they would not do: of a million jobs 116 pairs would be one and the
+same job run twice. For programs that take no more than an ``int`` there is :func:`seed31`, a permutation of the 31-bit
+numbers that the batch's seed chooses, so that no two jobs of a batch share one.
 """
 
 import secrets
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
+_BITS31 = 2**31 - 1
+_ODD = 0x45D9F3B
 
 
 def draw_seed() -> int:
@@ -58,6 +62,19 @@ class Streams:
         return int(self._philox.random_raw()) >> 1
 
 
-def seed32(seed: int) -> int:
-    """The upper 32 of a seed's 63 bits; see the module for what that costs."""
-    return seed >> 31
+def seed31(seed: int, index: int) -> int:
+    """What a program is seeded with that takes 31 bits: from 0 to 2**31 - 1, another for each of a batch's jobs.
+
+    Each round is one to one on 31 bits: an exclusive or with a key, a product with an odd number, and a shift that
+    leaves the upper bits as they are (as in the finalizer of Appleby's MurmurHash3). The keys are those of NumPy's
+    ``SeedSequence`` for the batch's seed, so that the numbers of two batches have nothing to do with each other.
+    """
+    for key in _keys31(seed):
+        index = (index ^ key) * _ODD & _BITS31
+        index ^= index >> 15
+    return index
+
+
+@lru_cache(16)
+def _keys31(seed: int) -> tuple[int, ...]:
+    return tuple(int(word) & _BITS31 for word in np.random.SeedSequence(seed).generate_state(4))

@@ -72,7 +72,7 @@ def _check_line(line: str, names: Collection[str]) -> None:
 
 _ENVIRONMENT = {
     "seed": "JOB_SEED",
-    "seed32": "JOB_SEED",
+    "seed31": "JOB_SEED31",
     "index": "JOB_INDEX",
     "task": "SLURM_ARRAY_TASK_ID",
     "attempt": "JOB_ATTEMPT",

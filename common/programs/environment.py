@@ -39,11 +39,12 @@ def of_parameters(parameters: Mapping[str, object]) -> dict[bytes, bytes]:
     return {os.fsencode(variable(name)): os.fsencode(text(value)) for name, value in parameters.items()}
 
 
-def of_job(batch: int, index: int, task: int, attempt: int, seed: int) -> dict[bytes, bytes]:
+def of_job(batch: int, index: int, task: int, attempt: int, seed: int, short: int) -> dict[bytes, bytes]:
     """What only this attempt has. ``SLURM_JOB_ID`` is the job's name here, ``<batch>_<task>``."""
     return {
         b"JOB_INDEX": b"%d" % index,
         b"JOB_SEED": b"%d" % seed,
+        b"JOB_SEED31": b"%d" % short,
         b"JOB_ATTEMPT": b"%d" % attempt,
         b"SLURM_JOB_ID": b"%d_%d" % (batch, task),
         b"SLURM_ARRAY_TASK_ID": b"%d" % task,

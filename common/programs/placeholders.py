@@ -14,8 +14,8 @@ from typing import Any
 from common.errors import InvalidInput
 from common.programs.program import Program
 
-#: What every job has of its own. ``seed`` has 63 bits; ``seed32`` is for programs that take no more than 32.
-OWN = ("seed", "seed32", "index", "task", "attempt", "batch", "dir")
+#: What every job has of its own. ``seed`` has 63 bits; ``seed31`` is for programs that take no more than an int.
+OWN = ("seed", "seed31", "index", "task", "attempt", "batch", "dir")
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 

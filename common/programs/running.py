@@ -25,7 +25,7 @@ from common.programs.program import Program
 from common.programs.result import NOTHING_SAID, Result, Results, last_line
 from common.programs.scratch import Scratch
 from common.programs.streams import MOST_BYTES, Stream
-from common.seeds import Streams, seed32
+from common.seeds import Streams, seed31
 from common.sweep import Sweep
 
 SHELL = "/bin/sh"
@@ -130,18 +130,19 @@ class ProgramJobs:
     def _filled(self, index: int, task: int, attempt: int) -> tuple[list[bytes], dict[bytes, bytes]]:
         """The command and the environment of one attempt."""
         sweep, batch = self._sweep, self._spec.id
-        seed = self._streams.seed(sweep.stream(index) if sweep else index)
+        stream = sweep.stream(index) if sweep else index
+        seed, short = self._streams.seed(stream), seed31(self._spec.seed, stream)
         texts, variables = self._at(sweep.point(index) if sweep else 0)
         own = {
             "seed": str(seed),
-            "seed32": str(seed32(seed)),
+            "seed31": str(short),
             "index": str(index),
             "task": str(task),
             "attempt": str(attempt),
             "batch": str(batch),
             "dir": self._scratch.path,
         }
-        return self._command.fill(texts | own), variables | environment.of_job(batch, index, task, attempt, seed)
+        return self._command.fill(texts | own), variables | environment.of_job(batch, index, task, attempt, seed, short)
 
     def _run(self, words: list[bytes], variables: Mapping[bytes, bytes], out: Stream, err: Stream) -> Ended:
         path = self._found.get(words[0]) or self._find(words[0], variables)

@@ -20,7 +20,7 @@ from common.programs.memory import group_kb
 from common.programs.placeholders import OWN, Command, check, text
 from common.programs.program import Program
 from common.programs.running import ProgramJobs
-from common.seeds import Streams, seed32
+from common.seeds import Streams, seed31
 from tests.unit.programs_support import jobs_of, spec_of
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone limits another process's memory")
@@ -45,18 +45,36 @@ def test_a_seed_is_the_beginning_of_the_jobs_stream() -> None:
     for index in (1, 2, 1000, 10**8):
         raw = int(np.random.Philox(key=42, counter=[0, 0, 0, index]).random_raw())
         assert streams.seed(index) == raw >> 1
-        assert seed32(streams.seed(index)) == raw >> 32
         first = streams.generator(index).integers(0, 2**63)
         assert first == np.random.Generator(np.random.Philox(key=42, counter=[0, 0, 0, index])).integers(0, 2**63)
 
 
+@given(st.integers(0, 2**63 - 1), st.integers(1, 10**8 - 10_000))
+def test_no_two_jobs_share_a_short_seed(seed: int, first: int) -> None:
+    """A permutation of the 31-bit numbers, and another one for each batch."""
+    found = [seed31(seed, index) for index in range(first, first + 10_000)]
+    assert len(set(found)) == len(found)
+    assert 0 <= min(found) <= max(found) < 2**31
+    other = {seed31(seed ^ 1, index) for index in range(first, first + 10_000)}
+    # By chance one in 2**31 / 10**8 pairs.
+    assert len(other & set(found)) < 10
+
+
+def test_short_seeds_are_spread_evenly() -> None:
+    """Each bit is set in half of them, and neighbours differ in half of their bits, within five standard errors."""
+    found = np.array([seed31(42, index) for index in range(1, 10_001)], dtype=np.uint32)
+    bits = (found[:, None] >> np.arange(31, dtype=np.uint32)) & 1
+    assert np.abs(bits.mean(axis=0) - 0.5).max() < 5 * 0.5 / 100
+    changed = (bits[1:] ^ bits[:-1]).mean()
+    assert abs(changed - 0.5) < 5 * 0.5 / np.sqrt(31 * 9999)
+
+
 @given(st.integers(0, 2**63 - 1), st.integers(1, 10**8 - 1))
-def test_seeds_have_63_and_32_bits(seed: int, index: int) -> None:
+def test_seeds_have_63_bits(seed: int, index: int) -> None:
     """For every batch, and neighbours differ."""
     streams = Streams(seed)
     found = streams.seed(index)
     assert 0 <= found < 2**63
-    assert 0 <= seed32(found) < 2**32
     assert found != streams.seed(index + 1)
 
 
@@ -69,11 +87,11 @@ def test_a_hundred_thousand_seeds_are_distinct() -> None:
 def test_what_a_job_has_of_its_own() -> None:
     """In the command and in the environment, the same."""
     seed = Streams(5).seed(3)
-    command = ["{seed}", "{seed32}", "{index}", "{task}", "{attempt}", "{batch}", "{{x}}", "a{index}b{index}"]
-    own = [str(seed), str(seed32(seed)), "3", "4", "2", "7", "{x}", "a3b3"]
+    command = ["{seed}", "{seed31}", "{index}", "{task}", "{attempt}", "{batch}", "{{x}}", "a{index}b{index}"]
+    own = [str(seed), str(seed31(5, 3)), "3", "4", "2", "7", "{x}", "a3b3"]
     assert words(command, 3, 2, array="0-18:2") == own
-    names = "$JOB_SEED $JOB_INDEX $SLURM_ARRAY_TASK_ID $JOB_ATTEMPT $SLURM_RESTART_COUNT $SLURM_ARRAY_JOB_ID"
-    assert printed(names, 3, 2, array="0-18:2") == f"{seed} 3 4 2 1 7"
+    names = "$JOB_SEED $JOB_SEED31 $JOB_INDEX $SLURM_ARRAY_TASK_ID $JOB_ATTEMPT $SLURM_RESTART_COUNT $SLURM_ARRAY_JOB_ID"
+    assert printed(names, 3, 2, array="0-18:2") == f"{seed} {seed31(5, 3)} 3 4 2 1 7"
     names = "$SLURM_JOB_ID $SLURM_ARRAY_TASK_COUNT $SLURM_ARRAY_TASK_MIN $SLURM_ARRAY_TASK_MAX $SLURM_JOB_NAME"
     assert printed(names, 3, array="0-18:2", name="try") == "7_4 10 0 18 try"
     assert printed("$SLURM_ARRAY_TASK_ID $SLURM_ARRAY_TASK_COUNT $SLURM_ARRAY_TASK_MAX", 3) == "3 10 10"
@@ -208,7 +226,7 @@ def test_a_groups_memory_is_counted_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "names", "text"),
     [
-        (Program(("./m", "{y}"), "/"), ["x"], "{y} in '{y}' is nothing that a job has; there are seed, seed32"),
+        (Program(("./m", "{y}"), "/"), ["x"], "{y} in '{y}' is nothing that a job has; there are seed, seed31"),
         (Program(("./m", "{}"), "/"), [], "{} in '{}'"),
         (Program(("./m", "{x"), "/"), ["x"], "single {"),
         (Program(("./m", "x}"), "/"), ["x"], "single }"),

@@ -59,7 +59,8 @@ def run(resume: bool, jobs: str | None, **given: Any) -> None:
     """Run NUM_JOBS jobs, or a sweep, on this machine, show the progress, write the CSVs, and exit.
 
     A job is a call of a simulation, or a run of the PROGRAM after --; in its ARGUMENTS {seed}, {index} and {NAME} of
-    each --param stand for the job's own.
+    each --param stand for the job's own. Each parameter of --simulation is an option, too: --sigma 0.1,0.2 is
+    --param sigma=0.1,0.2; --simulation NAME --help lists them.
     """
     chosen = programs.read(given)
     batch = verbs.batch_fields(given)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from batchsim.parameters import WithParameters
 from common.errors import InvalidInput
 from common.programs.admission import MOST_NAME_CHARACTERS, check_name
 from common.programs.array import ArrayIndices
@@ -129,7 +130,7 @@ def stamp(chosen: Chosen) -> Chosen:
     return replace(chosen, program=stamped(chosen.program))
 
 
-class WithProgram(click.Command):
+class WithProgram(WithParameters):
     """A verb that takes a program after ``--``, and shows its many options in groups."""
 
     #: Heading → names of the options under it; the others come last.
@@ -146,6 +147,7 @@ class WithProgram(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options in groups."""
+        self.format_parameters(ctx, formatter)
         left = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, click.Option)]
         for heading, names in (*self.groups, ("Settings", tuple(str(each.name) for each in left))):
             here = [parameter for parameter in left if parameter.name in names]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from batchsim.client import Client
+from batchsim.parameters import WithParameters
 from batchsim.sweeping import NAMES, read, sweep_options
 from common.indices import parse_id
 from common.options import Options
@@ -73,7 +74,7 @@ def batch_fields(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in own.items() if value is not None} | swept
 
 
-@click.command()
+@click.command(cls=WithParameters)
 @click.option("--jobs", type=int, help="number of jobs; of a sweep, its points times --replications")
 @click.option("--seed", type=int, help="seed; without one a random one is drawn")
 @click.option("--job-seconds", type=float, default=0.0, help="time that each job waits first, s")
@@ -92,7 +93,10 @@ def submit(
     token: str,
     **options: Any,
 ) -> None:
-    """Submit a batch to a server; prints its id."""
+    """Submit a batch to a server; prints its id.
+
+    Each parameter of --simulation is an option, too: --sigma 0.1,0.2 is --param sigma=0.1,0.2.
+    """
     client = Client(url, token)
     given = batch_fields(options)
     accepted = client.submit(jobs, seed, job_seconds=job_seconds, idempotency_key=idempotency_key, **given)

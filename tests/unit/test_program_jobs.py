@@ -90,7 +90,9 @@ def test_what_a_job_has_of_its_own() -> None:
     command = ["{seed}", "{seed31}", "{index}", "{task}", "{attempt}", "{batch}", "{{x}}", "a{index}b{index}"]
     own = [str(seed), str(seed31(5, 3)), "3", "4", "2", "7", "{x}", "a3b3"]
     assert words(command, 3, 2, array="0-18:2") == own
-    names = "$JOB_SEED $JOB_SEED31 $JOB_INDEX $SLURM_ARRAY_TASK_ID $JOB_ATTEMPT $SLURM_RESTART_COUNT $SLURM_ARRAY_JOB_ID"
+    names = (
+        "$JOB_SEED $JOB_SEED31 $JOB_INDEX $SLURM_ARRAY_TASK_ID $JOB_ATTEMPT $SLURM_RESTART_COUNT $SLURM_ARRAY_JOB_ID"
+    )
     assert printed(names, 3, 2, array="0-18:2") == f"{seed} {seed31(5, 3)} 3 4 2 1 7"
     names = "$SLURM_JOB_ID $SLURM_ARRAY_TASK_COUNT $SLURM_ARRAY_TASK_MIN $SLURM_ARRAY_TASK_MAX $SLURM_JOB_NAME"
     assert printed(names, 3, array="0-18:2", name="try") == "7_4 10 0 18 try"

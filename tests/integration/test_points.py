@@ -11,7 +11,7 @@ from scipy import stats
 from common import queue, samples
 from common.batch import BatchSpec, JobState
 from common.estimates import QUANTILES
-from common.ledger import Connection, batches, ranges
+from common.ledger import Connection, batches, keys, ranges
 from common.ledger.table import record_packer
 from common.options import read_options
 from common.submission import Submitter
@@ -133,8 +133,8 @@ def test_a_sweep_written_again(connection: Connection, root: Path, swept: BatchS
     place = root / str(swept.id)
     before = (place / "points.csv").read_bytes()
     (place / "points.csv").write_text("old")
-    connection.command("HDEL", f"bs:batch:{swept.id}", "finished")
-    connection.command("SADD", "bs:finishing", swept.id)
+    connection.command("HDEL", keys.batch(swept.id), "finished")
+    connection.command("SADD", keys.FINISHING, swept.id)
     assert finish(connection, root, swept.id, "w")
     assert (place / "points.csv").read_bytes() == before
     assert {path.name for path in place.iterdir()} == {

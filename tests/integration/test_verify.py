@@ -140,7 +140,8 @@ def test_long_jobs_are_left_in_peace(
 
 def test_with_one_worker_alone(mine: FlaskClient, connection: Connection, place: Path, worker: StartWorker) -> None:
     """It runs them itself and says so; failed jobs are left alone."""
-    worker(SIMULATIONS_DIR=place)
+    started = worker(SIMULATIONS_DIR=place)
+    wait_for(lambda: workers.alive(connection), 20, "its first heartbeat", started.text)
     sweep = {"points": [{"raises": 0.0}] * 5 + [{"raises": 1.0}] * 3}
     batch = ran(mine, connection, simulation="faulty", sweep=sweep)
     assert counted(connection, batch) == {"COMPLETED": 5, "FAILED": 3}

@@ -147,4 +147,4 @@ def test_the_columns_are_those_of_the_results() -> None:
     from common.batch import BatchSpec
     from services.worker.finish import _schema
 
-    assert tuple(_schema(BatchSpec(1, 1, 1, outputs=())).names) == COLUMNS
+    assert tuple(_schema(BatchSpec(1, 1, 1, outputs=()), {}).names) == COLUMNS

@@ -35,9 +35,12 @@ class Reply(NamedTuple):
             return None
 
 
-def fetch(url: str, *, user: str = "", method: str = "GET", timeout: float = 10) -> Reply:
-    """Ask ``url``; ``user`` is "name:password"."""
+def fetch(url: str, *, user: str = "", method: str = "GET", timeout: float = 10, body: object = None) -> Reply:
+    """Ask ``url``; ``user`` is "name:password", and ``body`` is sent as JSON."""
     request = urllib.request.Request(url, method=method)
+    if body is not None:
+        request.data = json.dumps(body).encode()
+        request.add_header("Content-Type", "application/json")
     if user:
         request.add_header("Authorization", f"Basic {base64.b64encode(user.encode()).decode()}")
     try:
@@ -104,6 +107,10 @@ class Api:
     def get(self, path: str, **options: Any) -> Reply:
         """GET ``path``."""
         return fetch(self.url + path, **options)
+
+    def post(self, path: str, **body: object) -> Reply:
+        """POST ``body`` as JSON to ``path``."""
+        return fetch(self.url + path, method="POST", body=body)
 
     def logs(self) -> str:
         """What to show when waiting was in vain."""

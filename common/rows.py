@@ -7,6 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+# The columns of results.csv that every batch has; parameters that are swept and outputs come after them.
+COLUMNS = ("index", "seed", "state", "attempt", "worker", "started", "elapsed", "cpu", "max_rss_kb", "exit", "signal",
+           "reason")  # fmt: skip
+
 
 class RowFormat:
     """Formats one job's row as a whole CSV file, as Python's csv module writes it (lines end with CR LF)."""

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any, Self
 
 from common.errors import InvalidInput
+from common.rows import COLUMNS
 from common.settings import MAX_JOBS
 from common.simulations.declare import Simulation
 
@@ -93,6 +94,12 @@ class Sweep:
         both = sorted(set(fixed) & self.names())
         if both:
             raise InvalidInput(f"{both[0]} is given and swept; give it once", field=both[0])
+        taken = sorted(self.names() & {*COLUMNS, *simulation.outputs})
+        if taken:
+            raise InvalidInput(
+                f"{taken[0]} cannot be swept: results.csv has another column of that name; rename the parameter",
+                field=taken[0],
+            )
         if self.mode == "points" or (simulation.together is not None and self.size <= MOST_VALUES):
             for point in all_points(self):
                 simulation.check({**fixed, **point})

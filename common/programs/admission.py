@@ -9,10 +9,8 @@ from common.programs.files import find_executable
 from common.programs.logs import check_patterns
 from common.programs.placeholders import OWN, check, variable
 from common.programs.program import Program
+from common.rows import COLUMNS
 
-# The columns that every row of results.csv has.
-COLUMNS = ("index", "seed", "state", "attempt", "worker", "started", "elapsed", "cpu", "max_rss_kb", "exit", "signal",
-           "reason")  # fmt: skip
 MOST_NAME_CHARACTERS = 100
 # A shell's own ${NAME} is meant for it.
 _BRACES = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_]*)\}")

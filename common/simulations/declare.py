@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from common.errors import InvalidInput
 from common.programs.program import Program
+from common.rows import COLUMNS
 
 F = TypeVar("F", bound=Callable[..., Any])
 Check = Callable[[Mapping[str, Any]], None]
@@ -133,6 +134,9 @@ def simulation(*, outputs: Mapping[str, type], name: str = "", check: Check | No
         wrong = [out for out, kind in outputs.items() if kind not in OUTPUT_TYPES or not out.isidentifier()]
         if wrong:
             raise DeclarationError(f"{called}: output {wrong[0]!r} must be a name with the type float, int or bool")
+        taken = [out for out in outputs if out in COLUMNS]
+        if taken:
+            raise DeclarationError(f"{called}: output {taken[0]!r} is a column that every batch has; name it otherwise")
         try:
             arguments = list(inspect.signature(function).parameters)
         except (TypeError, ValueError):

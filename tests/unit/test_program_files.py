@@ -9,9 +9,10 @@ import pytest
 
 from common.errors import InvalidInput
 from common.programs import files
-from common.programs.admission import COLUMNS, admit
+from common.programs.admission import admit
 from common.programs.files import changed_files, check_version, find_executable, literal, quoted, stamped
 from common.programs.program import Program
+from common.rows import COLUMNS
 
 
 @pytest.fixture

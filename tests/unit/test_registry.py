@@ -95,6 +95,8 @@ def test_a_name_that_is_taken_is_reported(place: Path) -> None:
 def test_wrong_declarations_say_what_to_change() -> None:
     with pytest.raises(DeclarationError, match="float, int or bool"):
         simulation(outputs={"x": str})(lambda rng: {})
+    with pytest.raises(DeclarationError, match="'state' is a column that every batch has"):
+        simulation(outputs={"state": float}, name="f")(lambda rng: {})
     with pytest.raises(DeclarationError, match="random generator"):
         simulation(outputs={"x": float}, name="f")(dict)
     with pytest.raises(DeclarationError, match=r"write a \* before n"):

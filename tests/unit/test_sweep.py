@@ -159,3 +159,18 @@ def test_points_that_do_not(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="it must not be above b") as refused:
         Sweep.from_dict(values).check(getattr(ordered, MARK), {})
     assert refused.value.field == "a"
+
+
+@pytest.mark.parametrize("name", ["state", "y"])
+def test_a_column_of_the_results_cannot_be_swept(name: str) -> None:
+    """Neither one that every batch has, nor an output: results.csv would have it twice."""
+
+    @simulation(outputs={"y": float}, name="clash")
+    def clash(rng: np.random.Generator, *, state: int = 1, y: int = 1) -> dict[str, float]:
+        return {"y": 0.0}
+
+    declared = getattr(clash, MARK)
+    with pytest.raises(InvalidInput, match=f"{name} cannot be swept") as refused:
+        Sweep.from_dict({"axes": {name: [1, 2]}}).check(declared, {})
+    assert refused.value.field == name
+    declared.check({name: 2})

@@ -104,7 +104,8 @@ def claim(
 
     None when nothing waits any more, as after a second delivery of the message.
 
-    The second value has the tokens of ranges that were cut off and are to be published.
+    The second value has the tokens of ranges that were cut off and are to be published; or the ticket's own, when what
+    waits is for a worker that has another simulation.
     """
     reply = connection.run(
         "claim",
@@ -113,6 +114,8 @@ def claim(
     )
     if reply[0] == b"stale":
         return None, ()
+    if reply[0] == b"unfit":
+        return None, (ticket[1],)
     _, token, batch, first, count, attempt, tries, careful, lost, crashes, *rest = reply
     lease = Lease(
         token.decode(), int(batch), first, count, int(attempt), int(tries), float(careful), int(lost), int(crashes)

@@ -108,7 +108,7 @@ def everything() -> Registry:
 
 def capabilities() -> list[str]:
     """``name:version`` of all that is not built in: what a worker says that it can run besides."""
-    return [f"{each.name}:{each.version}" for _, declared, _ in _own() for each in declared]
+    return [f"{each.name}:{each.version}" for each in everything().found.values() if each.name not in BUILT_IN]
 
 
 def use(directory: str | Path | None) -> None:

@@ -49,10 +49,13 @@ def bury(connection: Connection, app: Celery, settings: Settings, board: Board, 
 
 
 def end_program(board: Board, index: int) -> None:
-    """Kill the program that slot ``index`` ran when its process died."""
-    group = board.program(index).group
-    if group:
-        end_group(group)
+    """Kill what slot ``index`` ran when its process died: its program, or the child that ran its slice.
+
+    Where the kernel does not end a child with its parent, that one would go on, and write where the next one writes.
+    """
+    for pid in (board.program(index).group, board.progress(index).runner):
+        if pid:
+            end_group(pid)
 
 
 def _commit(

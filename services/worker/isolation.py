@@ -75,7 +75,11 @@ class Isolation:
         if not said:
             self._board.note_exit(self._index, code)
             raise ProcessDied
-        outcome = pickle.loads(said)  # noqa: S301 - our own child wrote it, into a file without a name
+        try:
+            outcome = pickle.loads(said)  # noqa: S301 - our own child wrote it, into a file without a name
+        except (pickle.UnpicklingError, EOFError):
+            # The disk was full, and the slice is told in part. What was done is on the board.
+            raise ProcessDied from None
         job.differing.extend(outcome.differing)
         return _result(outcome)
 

@@ -9,6 +9,7 @@ from common.jobs import Jobs
 from common.programs.failure import ProgramFailed
 from common.programs.process import Watch
 from common.programs.running import NOT_EXECUTABLE, Usage
+from common.simulations import registry
 from services.worker.guard import Limits
 
 
@@ -56,6 +57,16 @@ class BatchJob:
         """What the last job's program used; None when the jobs run in this process."""
         programs = self._jobs.programs
         return programs.usage if programs is not None else None
+
+    def fits(self) -> bool:
+        """Whether the program is still what it was when this was made; a function is what was read then."""
+        if not self.spec.program:
+            return True
+        try:
+            registry.of(self.spec)
+        except InvalidInput:
+            return isinstance(self._jobs, _Refused)
+        return not isinstance(self._jobs, _Refused)
 
     def store(self, index: int, data: bytes) -> None:
         """Write a job's CSV. Raises :class:`StorageUnavailable`."""

@@ -107,31 +107,46 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._stopped.wait(ROUND_SECONDS):
-            try:
-                self._round(_clock())
-            except (BatchSimError, OperationalError) as error:
-                log.warning("keeper.round_failed", error=str(error))
+            self._round(_clock())
 
     def _round(self, now: float) -> None:
         if now - self._rounded > ABSENCE_SECONDS:
             # We were suspended, or the clock jumped: what stood still meanwhile has not been silent.
             self._consuming_at = self.loop_seen = now
         self._rounded = now
+        steps: list[Callable[[], None]] = [
+            lambda: self._end_when_over(now),
+            lambda: self._renew_in_time(now),
+            lambda: self._beat(now),
+            lambda: self._offer_dead(now),
+            self._enforce_limits,
+            lambda: self._watch_loop(now),
+            self._recover,
+            self._housekeeper.sweep,
+            lambda: self._write_status(now),
+        ]
+        for step in steps:
+            try:
+                step()
+            except (BatchSimError, OperationalError) as error:
+                log.warning("keeper.step_failed", error=str(error))
+            except Exception:
+                # A volume that is away, a defect in one step: the others go on, for without them the leases run out.
+                log.exception("keeper.step_failed")
+
+    def _end_when_over(self, now: float) -> None:
         if self._drain_deadline is not None and now >= self._drain_deadline:
             self._end_now()
-        self._offer_dead(now)
-        self._enforce_limits()
+
+    def _renew_in_time(self, now: float) -> None:
         if now - self._renewed >= min(self._settings.lease_seconds / 5, RENEW_SECONDS):
             self._renew(now)
             self._renewed = now
+
+    def _beat(self, now: float) -> None:
         if now - self._beaten >= HEARTBEAT_SECONDS:
             workers.heartbeat(self._connection, self._info())
             self._beaten = now
-        if self._drain_deadline is None:
-            self._watch_loop(now)
-        self._recover()
-        self._housekeeper.sweep()
-        self._write_status(now)
 
     def _recover(self) -> None:
         """Rebuild what an emptied Redis has forgotten, in a thread: heartbeat and renewals go on meanwhile."""
@@ -229,6 +244,8 @@ class Keeper:
 
         While a slot is at work the worker is left alone: ending it would cost that job.
         """
+        if self._drain_deadline is not None:
+            return
         idle = not any(entry.token for entry in self._board.entries())
         names = [queue.queue_name(partition) for partition in self._partitions]
         queued = sum(self._connection.many([("LLEN", name) for name in names])) if idle else 0

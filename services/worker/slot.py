@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import random
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -32,6 +34,10 @@ log = structlog.get_logger()
 
 # Directories that a slot keeps open, one batch each.
 OPEN_BATCHES = 8
+# How long on average a slot waits before it passes a ticket on that it cannot use.
+PASS_SECONDS = 0.1
+# And after a range that it could not run though its claim said so.
+UNFIT_SECONDS = 1.0
 
 
 class Slot:
@@ -62,6 +68,7 @@ class Slot:
             lease, cut_off = self._persist(lambda: self._claim(batch, token, partition))
             if lease is None:
                 log.debug("ticket.stale", batch=batch, token=token)
+                self._pass_on(cut_off)
                 return
             self._board.write(self._index, os.getpid(), lease.token)
             self._publish(cut_off)
@@ -70,6 +77,12 @@ class Slot:
             log.warning("range.left", batch=batch, token=token)
         finally:
             self._board.write(self._index, os.getpid())
+
+    def _pass_on(self, tokens: tuple[str, ...]) -> None:
+        if tokens:
+            # Time for a worker that can use them; of different length, or two that cannot would take turns.
+            time.sleep(random.uniform(0.0, 2 * PASS_SECONDS))  # noqa: S311 - no secret
+            self._publish(tokens)
 
     def _claim(self, batch: int, token: str, partition: str) -> tuple[Lease | None, tuple[str, ...]]:
         return ranges.claim(
@@ -88,9 +101,11 @@ class Slot:
         current: Lease | None = lease
         while current is not None:
             try:
-                job = self._job(current.batch)
+                job = self._fitting_job(current.batch)
                 job.attempt = current.attempt
                 work = self._run(job, current)
+                if not job.fits():
+                    raise InvalidInput("what it runs has changed meanwhile", field="program")
                 self._note_differences(job)
             except ProcessDied:
                 self._bury()
@@ -99,6 +114,8 @@ class Slot:
                 # Its file has changed since the claim, which from now on passes over it here.
                 log.error("simulation.unfit", batch=current.batch, error=error.message)
                 self._commit(current, _nothing(current), give_back=True)
+                # Should claim and run never agree, that must not be all that this slot does.
+                time.sleep(UNFIT_SECONDS)
                 return
             except SliceFailure as failure:
                 self._abandon(current, failure.work, failure.reason)
@@ -242,6 +259,11 @@ class Slot:
         """The batch's specification; also while its directory cannot be opened."""
         job = self._jobs.get(batch)
         return job.spec if job else self._persist(lambda: batches.view(self._connection, batch)).spec
+
+    def _fitting_job(self, batch: int) -> BatchJob:
+        if not self._job(batch).fits():
+            self._forget(batch)
+        return self._job(batch)
 
     def _job(self, batch: int) -> BatchJob:
         if batch not in self._jobs:

@@ -15,6 +15,7 @@ from common.batch import BatchSpec, JobState, Reason
 from common.ledger import Connection, batches, table
 from common.ledger.table import record_dtype
 from common.options import read_options
+from common.programs.files import stamped
 from common.programs.program import Program
 from common.submission import Submitter
 from services.worker.board import Board
@@ -207,3 +208,23 @@ def test_a_program_in_c(
     found = files(root / str(spec.id))
     assert differences(found, files(root / str(again.id))) == []
     assert len(set(found.values())) == 100
+
+
+def test_a_program_that_changes_in_the_middle(
+    submitter: Submitter, connection: Connection, root: Path, home: Path, worker: StartWorker
+) -> None:
+    """No job of the new one counts: what had completed stays, and the rest fails and says why."""
+    text = "#!/bin/sh\nsleep 0.02\necho '{\"x\": %d}'\n"
+    executable(home / "m", text % 1)
+    program = stamped(Program(("./m",), str(home)))
+    spec = submitter.submit(200, SEED, program=program, outputs_of_program=("x",))
+    started = worker(slots=2)
+    wait_for(lambda: counted(connection, spec.id).get("COMPLETED", 0) >= 10, 30, "some jobs", started.text)
+    executable(home / "new", text % 2).replace(home / "m")
+    wait_finished(connection, spec, started)
+    states = counted(connection, spec.id)
+    assert states.keys() == {"COMPLETED", "FAILED"}
+    assert sum(states.values()) == 200
+    assert set(files(root / str(spec.id)).values()) == {b"x\r\n1\r\n"}
+    assert any("has changed" in text for text in batches.failures(connection, spec.id).values())
+    assert audit(connection, root, spec.id) == []

@@ -54,6 +54,34 @@ def test_the_heartbeat_says_what_can_be_run(ledger: Connection) -> None:
     assert offers(ledger) == {}
 
 
+def test_a_worker_that_cannot_use_a_ticket_passes_it_on(ledger: Connection) -> None:
+    """While another lives that can; else it is nothing, and paid again once one comes."""
+    spec = submit(ledger, 5, **NEEDS)
+    ticket = (spec.id, ranges.open_ranges(ledger, spec.id)[0].token)
+
+    def claim() -> tuple[ranges.Lease | None, tuple[str, ...]]:
+        return ranges.claim(ledger, ticket, worker="plain", slot="plain/0", lease_seconds=60, slice_seconds=1)
+
+    workers.heartbeat(ledger, PLAIN)
+    assert claim() == (None, ())
+    workers.heartbeat(ledger, ABLE)
+    assert claim() == (None, (ticket[1],))
+    assert counted(ledger, spec.id) == {"PENDING": 5}
+
+
+def test_only_slots_that_can_are_given_parts(ledger: Connection) -> None:
+    """Idle slots of a worker that cannot run the batch count for nothing."""
+    workers.heartbeat(ledger, PLAIN)
+    workers.heartbeat(ledger, WorkerInfo("able", 2, 0, 12, ("default",), ("mine:1",)))
+    spec = submit(ledger, 100, ranges=[(1, 100)], **NEEDS)
+    ticket = (spec.id, ranges.open_ranges(ledger, spec.id)[0].token)
+    lease, parts = ranges.claim(
+        ledger, ticket, worker="able", slot="able/0", lease_seconds=60, slice_seconds=1, simulations=["mine:1"]
+    )
+    assert lease is not None
+    assert (lease.count, len(parts)) == (50, 1)
+
+
 def test_the_others_tail_is_shared(ledger: Connection) -> None:
     """Idle slots get their part of a range although a batch waits that none of them can run; once one can, it waits."""
     workers.heartbeat(ledger, ALONE)

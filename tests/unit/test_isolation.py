@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ import pytest
 from common import outputs, results
 from common.batch import BatchSpec
 from common.ledger.ranges import Slice
+from services.worker import isolation as isolation_module
+from services.worker.aftermath import end_program
 from services.worker.board import Board
 from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob
@@ -166,3 +169,21 @@ def test_a_child_dies_with_its_slot(job: BatchJob, board: Board, isolation: Isol
     os.kill(slot, signal.SIGKILL)
     os.waitpid(slot, 0)
     wait_for(lambda: not runs(child), 10, "the child's end")
+
+
+def test_a_child_that_outlived_its_slot_is_ended(board: Board) -> None:
+    """Where the kernel does not do it, the slot's successor does, before it reads the board."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        board.note_runner(0, child.pid)
+        end_program(board, 0)
+        assert child.wait(5) == -signal.SIGKILL
+
+
+def test_a_slice_that_is_told_in_part_is_none(
+    job: BatchJob, board: Board, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk was full."""
+    monkeypatch.setattr(isolation_module, "write_all", lambda file, data, at: os.pwrite(file, data[:-10], at))
+    with pytest.raises(ProcessDied):
+        isolation.run(job, work(job, board))
+    assert board.progress(0).done == 10

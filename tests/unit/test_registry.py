@@ -43,6 +43,13 @@ def test_a_file_of_ones_own(place: Path) -> None:
     assert registry.capabilities() == [f"mine:{found.version}"]
 
 
+def test_what_another_of_its_name_hides_is_not_offered(place: Path) -> None:
+    """A worker that offered it would be given its ranges, and could not run them."""
+    (place / "b.py").write_text(GOOD)
+    (place / "a.py").write_text(GOOD + "# another version")
+    assert registry.capabilities() == [f"mine:{registry.find('mine').version}"]
+
+
 def test_a_second_directory(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "elsewhere"
     other.mkdir()

@@ -163,11 +163,19 @@ local function idle_slots(partition)
   return math.max(0, number(P .. 'partition_slots', partition) - number(LEASED, partition))
 end
 
+-- How many slots of live workers could run the batch besides those that do.
+local function free_slots(id, partition)
+  local b = redis.call('HMGET', batch_key(id), 'requires', 'RUNNING')
+  if (b[1] or '') == '' then return math.huge end
+  return math.max(0, number(P .. 'offers', partition .. '/' .. b[1]) - tonumber(b[2] or '0'))
+end
+
 -- Cuts a leased range's jobs [first, first + count) for slots that are idle: the first part is kept, the others are
 -- offered. Returns the size of the kept part.
 local function share(id, token, first, count)
   local most = room(id)
-  local others = idle_slots(redis.call('HGET', range_key(token), 'partition'))
+  local partition = redis.call('HGET', range_key(token), 'partition')
+  local others = math.min(idle_slots(partition), free_slots(id, partition))
   if most then others = math.min(others, most) end
   local parts = math.min(others + 1, count)
   if parts < 2 then return count end

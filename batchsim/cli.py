@@ -1,5 +1,6 @@
 """The command ``batchsim``. Every setting is an option; ``--help`` of a verb lists them."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,8 @@ def run(resume: bool, jobs: str | None, **given: Any) -> None:
             "(`batchsim submit`), set REDIS_URL to one that has them, or give --dependency ''",
             field="dependency",
         )
+    if options.until and number is None and not options.sweep and chosen is None and "NUM_JOBS" not in os.environ:
+        raise InvalidInput("until: give --jobs, too: as many as may be run at most", field="until")
     if chosen is not None:
         chosen = _prepared(chosen, options, configured.num_jobs if number else None, resume=resume)
     from services.local.run import run as run_embedded

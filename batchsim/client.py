@@ -87,7 +87,7 @@ class Client:
             raise InvalidInput(f"--url={self._url}: {error}", field="url") from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
-            raise BrokerUnavailable(f"{self._url} does not answer: {reason}") from None
+            raise BrokerUnavailable(f"{self._url} does not answer: {reason}. Start a server: batchsim serve") from None
         except ValueError as error:
             raise BatchSimError(f"{self._url} does not answer as a batchsim server: {error}") from None
         if not isinstance(found, dict):

@@ -133,8 +133,19 @@ def watch_batch(client: Client, batch: int) -> int:
         if seen["finished"]:
             for text in seen.get("warnings", []):
                 click.echo(f"Warning: {text}", err=True)
-            return 0 if seen["state"] == "COMPLETED" else EXIT_FAILED
+            return _ended(batch, seen)
         time.sleep(WATCH_SECONDS)
+
+
+def _ended(batch: int, seen: dict[str, Any]) -> int:
+    """Say what there is to say of a batch that has ended; returns the exit code."""
+    if seen["state"] == "ABORTED" and seen["options"]["until"]:
+        click.echo(f"The stop rule was met. Its estimate: batchsim estimate {batch}", err=True)
+        return 0
+    if seen["state"] == "COMPLETED":
+        return 0
+    click.echo(f"Why, and what to do: batchsim explain {batch}", err=True)
+    return EXIT_FAILED
 
 
 @click.command()

@@ -42,7 +42,7 @@ class Jobs:
         found = registry.of(spec)
         if found.program is not None:
             # Where it lies here: a declared program may lie elsewhere than on the machine that accepted the batch.
-            spec = replace(spec, program=found.program.to_dict())
+            spec = replace(spec, program={**found.program.to_dict(), "array": spec.program.get("array", "")})
             self.programs = ProgramJobs(spec, found.check, place, scratch=scratch, watch=watch)
             # In its place, so that a function's call need not ask each time.
             self.result = self.programs.result  # type: ignore[method-assign]

@@ -29,6 +29,9 @@ def size(jobs: int | None, options: Options, simulation: Simulation) -> int:
     Raises :class:`InvalidInput` naming both numbers when two of them differ, and when there is none.
     """
     said = _said(options, simulation)
+    if simulation.version and (jobs is not None or "sweep" in said):
+        # A declared program's array is what it has when a client says nothing.
+        said.pop("array", None)
     if jobs is None and not said:
         raise InvalidInput('jobs is missing: send {"jobs": 1000}', field="jobs")
     swept, indices = said.get("sweep"), said.get("array")
@@ -61,7 +64,7 @@ def fields(options: Options, jobs: int, simulation: Simulation) -> dict[str, Any
         else:
             parameters, sweep = _complete(simulation, parameters, sweep)
     if options.until:
-        _check_rule(options.until, simulation)
+        _check_rule(options.until, simulation, sweep)
     return {
         **options.model_dump(),
         "parameters": dict(parameters),
@@ -69,7 +72,7 @@ def fields(options: Options, jobs: int, simulation: Simulation) -> dict[str, Any
         "sweep": sweep.to_dict() if sweep else {},
         "outputs": tuple(simulation.outputs),
         "version": "" if options.simulation in registry.BUILT_IN else simulation.version,
-        "program": simulation.program.to_dict() if simulation.program else {},
+        "program": _with_array(simulation, jobs).to_dict() if simulation.program else {},
     }
 
 
@@ -114,8 +117,23 @@ def _complete(simulation: Simulation, parameters: Mapping[str, Any], sweep: Swee
     return fixed, replace(sweep, axes=axes)
 
 
-def _check_rule(text: str, simulation: Simulation) -> None:
+def _with_array(simulation: Simulation, jobs: int) -> Program:
+    """The program; a declared one without its array, when the batch has another size."""
+    program = simulation.program
+    assert program is not None
+    if simulation.version and program.array and ArrayIndices.parse(program.array).count != jobs:
+        return replace(program, array="")
+    return program
+
+
+def _check_rule(text: str, simulation: Simulation, sweep: Sweep | None) -> None:
     rule = StopRule.parse(text)
+    if sweep is not None and sweep.size > 1:
+        # Points run one after the other: the pooled interval would stop the batch before the last ones have begun.
+        raise InvalidInput(
+            f"until: a sweep's {sweep.size} points have each an interval of their own; submit a batch for each point",
+            field="until",
+        )
     if rule.output not in simulation.outputs:
         there = ", ".join(simulation.outputs) or "none"
         raise InvalidInput(f"until: {rule.output} is no output of {simulation.name}; there are {there}", field="until")

@@ -26,6 +26,10 @@ FIRST_JOBS = 2**14
 MOST_ROWS = 2**16
 # Values on a grid of fewer steps than this, such as counts or their means, are equal by chance.
 MOST_STEPS = 1e5
+# Fewer different results than this may be those of a coin or of dice, whatever is calculated from them.
+LEAST_ROWS = 16
+# So many standard deviations from what chance makes of neighbours are no chance any more.
+STRONG = 5.0
 # What a remainder of two doubles may be off by, beside the largest value.
 ROUNDING = 1e-8
 
@@ -43,6 +47,8 @@ class Rows:
         self._hashes = np.array([], dtype=np.uint64)
         self._counts = np.array([], dtype=np.int64)
         self._rows = np.empty((0, len(outputs)))
+        # Of pairs of neighbours, how many there were, and how many were equal.
+        self._pairs = self._equal_pairs = 0
 
     def add(self, records: np.ndarray) -> None:
         """Take the completed ones of these job records in."""
@@ -51,6 +57,8 @@ class Rows:
         if not len(rows):
             return
         hashes = _hashes(rows)
+        self._pairs += len(hashes) - 1
+        self._equal_pairs += int((hashes[1:] == hashes[:-1]).sum())
         chosen = (hashes & self._mask) == 0
         everything = np.concatenate((self._hashes, hashes[chosen]))
         weights = np.concatenate((self._counts, np.ones(int(chosen.sum()), dtype=np.int64)))
@@ -62,14 +70,35 @@ class Rows:
             kept = (self._hashes & self._mask) == 0
             self._hashes, self._counts, self._rows = self._hashes[kept], self._counts[kept], self._rows[kept]
 
-    def shared(self) -> float:
-        """The part of the jobs that share their results with another job; 0 when that may well be chance."""
+    def shared(self, *, neighbours: bool = True) -> float:
+        """The part of the jobs that share their results with another job; 0 when that may well be chance.
+
+        Discrete results are shared by chance. They are known by their values, which are counts or are calculated from
+        such in a usual way; else by how often each is there. Seeds are about equally frequent, and results seldom are,
+        save of a few outcomes as of a die. Of few outcomes, jobs are suspected only when neighbours are equal more or
+        less often than chance has it: those of one second have one seed from the clock, and ``index % 8`` never
+        repeats. ``neighbours`` says that this can be judged: the jobs came in order, and all with the same parameters.
+        """
         several = self._counts > 1
-        jobs = int(self._counts[several].sum())
+        counts = self._counts[several]
+        jobs = int(counts.sum())
         # A single row may be a common outcome, such as a payoff of nothing.
-        if several.sum() < 2 or jobs < LEAST_JOBS or all(on_grid(values) for values in self._rows[several].T):
+        if len(counts) < 2 or jobs < LEAST_JOBS or all(_discrete(values) for values in self._rows[several].T):
+            return 0.0
+        even = len(counts) >= LEAST_ROWS and _even(counts)
+        if not even and not (neighbours and self._ordered()):
             return 0.0
         return jobs / int(self._counts.sum())
+
+    def _ordered(self) -> bool:
+        """Whether the jobs' order shows in which of them are equal."""
+        if self._mask:
+            return False
+        parts = self._counts / self._counts.sum()
+        equal, threes = float((parts**2).sum()), float((parts**3).sum())
+        # Of independent jobs; neighbouring pairs have a job in common.
+        variance = self._pairs * (equal * (1 - equal) + 2 * (threes - equal**2))
+        return abs(self._equal_pairs - self._pairs * equal) > STRONG * math.sqrt(max(variance, 1.0))
 
 
 def _hashes(rows: np.ndarray) -> np.ndarray:
@@ -79,6 +108,29 @@ def _hashes(rows: np.ndarray) -> np.ndarray:
         found = (found ^ np.ascontiguousarray(column).view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         found ^= found >> np.uint64(32)
     return found
+
+
+def _even(counts: np.ndarray) -> bool:
+    """Whether results are about as frequent as one another: none much more than the mean, beside Poisson's scatter."""
+    mean = float(counts.mean())
+    return bool(counts.max() <= 2 * mean + 4 * math.sqrt(mean))
+
+
+def _discrete(values: np.ndarray) -> bool:
+    """Whether the values are counts, or roots, logarithms or reciprocals of counts."""
+    if on_grid(values):
+        return True
+    sizes = np.unique(np.abs(values[np.isfinite(values) & (values != 0)]))
+    logarithms = np.unique(values[np.isfinite(values)])
+    up, down = (
+        np.exp(np.maximum(logarithms - logarithms[-1], -700)),
+        np.exp(np.maximum(logarithms[0] - logarithms, -700)),
+    )
+    return any(
+        # A value that is small beside the largest would count as rounding.
+        float(counts.min()) * MOST_STEPS > float(counts.max()) and on_grid(counts)
+        for counts in (np.square(sizes / sizes[-1]), sizes[0] / sizes, up, down)
+    )
 
 
 def on_grid(values: np.ndarray) -> bool:
@@ -91,6 +143,8 @@ def on_grid(values: np.ndarray) -> bool:
         rest = value
         while rest > most * ROUNDING:
             step, rest = rest, abs(math.remainder(step, rest))
+        # As exact as the largest value is: else the next remainders have this one's error many times over.
+        step = value / max(1, round(value / step))
         if step < most / MOST_STEPS:
             return False
     return True
@@ -155,11 +209,12 @@ class Inspection:
         yield f"{where} all jobs returned the same {_listed(self._spec)}: {question}"
 
     def _of_rows(self) -> Iterator[str]:
-        shared = self._rows.shared()
+        # The jobs of a point are neighbours, and have its outcomes.
+        shared = self._rows.shared(neighbours=self._sweep is None)
         if shared > 0.5:
             yield (
-                f"{shared:.0%} of the jobs returned exactly what another one did: does the simulation seed a random "
-                "generator of its own, from few seeds or from the clock?"
+                f"{shared:.0%} of the jobs returned exactly what another one did: unless the results are discrete, "
+                "does the simulation seed a random generator of its own, from few seeds or from the clock?"
             )
 
 

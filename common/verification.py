@@ -96,4 +96,5 @@ def to_json(found: Verification) -> dict[str, Any]:
         "checked": found.checked,
         "differing": [{"job": f"{found.batch}_{job}", "why": why} for job, why in found.differing],
         "same_worker": found.same_worker,
+        "lost": [{"job": f"{found.batch}_{job}", "why": why} for job, why in found.lost],
     }

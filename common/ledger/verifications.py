@@ -3,21 +3,28 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from common.errors import NotFound
-from common.ledger import keys
+from common.ledger import keys, workers
 from common.ledger.connection import Connection
 
 KEPT_SECONDS = 24 * 3600
 NAME = re.compile(r"[a-z0-9]{1,16}")
-# A slot says that it is still at a part at least three times in this time.
+# A slot says that it is still at a part at least three times in this time. Longer than a dead worker counts as alive.
 ALIVE_SECONDS = 10
+# Who is silent is given so much longer, once: Redis may have been away itself.
+GRACE_SECONDS = 4
+_GRACE_KEPT_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some jobs to run again; ``worker`` ran them first, "" when nobody knows. It was passed on ``passes`` times."""
+    """Some jobs to run again; ``worker`` ran them first, "" when nobody knows. It was passed on ``passes`` times.
+
+    ``checked``, ``differing`` and ``same_worker`` are what those found who passed on only the rest of it.
+    """
 
     batch: int
     name: str
@@ -25,20 +32,30 @@ class Part:
     jobs: tuple[int, ...]
     worker: str
     passes: int = 0
+    checked: int = 0
+    differing: tuple[tuple[int, str], ...] = ()
+    same_worker: int = 0
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a part; ``differing`` are pairs of a job and why."""
+    """What came of a part; ``differing`` are pairs of a job and why, ``lost`` those of which nobody knows.
+
+    ``same_worker`` of the checked jobs were run where they ran first.
+    """
 
     checked: int
     differing: Sequence[tuple[int, str]]
-    same_worker: bool
+    same_worker: int
+    lost: Sequence[tuple[int, str]] = ()
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How far a verification is; ``same_worker`` jobs could only be run where they ran first."""
+    """How far a verification is; ``same_worker`` jobs could only be run where they ran first.
+
+    A ``lost`` job went down with a worker, which says nothing of the job: it is not checked.
+    """
 
     batch: int
     name: str
@@ -47,6 +64,7 @@ class Verification:
     checked: int
     differing: list[tuple[int, str]]
     same_worker: int
+    lost: list[tuple[int, str]]
 
 
 def begin(connection: Connection, batch_id: int, name: str, parts: int, sample: int) -> None:
@@ -55,21 +73,26 @@ def begin(connection: Connection, batch_id: int, name: str, parts: int, sample: 
     connection.command("SET", keys.verification(batch_id, name), said, "EX", KEPT_SECONDS)
 
 
-def at_work(connection: Connection, part: Part, job: int) -> None:
-    """Note which job of a part a slot is at."""
+def at_work(connection: Connection, part: Part, job: int, worker: str, found: Report) -> None:
+    """Note which job of a part a slot of ``worker`` is at, and what it has found before that."""
     still_at_work(connection, part)
-    connection.command("SET", keys.verification(part.batch, part.name, part.number, "at"), job, "EX", KEPT_SECONDS)
+    said = json.dumps([job, worker, _listed(found)])
+    connection.command("SET", _key(part, "at"), said, "EX", KEPT_SECONDS)
 
 
 def still_at_work(connection: Connection, part: Part) -> None:
     """Note that a slot is still at a part; else it counts as lost, once it was begun."""
-    connection.command("SET", keys.verification(part.batch, part.name, part.number, "alive"), 1, "EX", ALIVE_SECONDS)
+    connection.command("SET", _key(part, "alive"), 1, "EX", ALIVE_SECONDS)
+
+
+def leave(connection: Connection, part: Part) -> None:
+    """Note that nobody is at a part: it waits for a slot again, however long."""
+    connection.command("DEL", _key(part, "at"))
 
 
 def report(connection: Connection, part: Part, found: Report) -> None:
     """Note what came of a part."""
-    said = json.dumps([found.checked, found.differing, found.same_worker])
-    connection.command("SET", keys.verification(part.batch, part.name, part.number, "report"), said, "EX", KEPT_SECONDS)
+    connection.command("SET", _key(part, "report"), json.dumps(_listed(found)), "EX", KEPT_SECONDS)
 
 
 def look(connection: Connection, batch_id: int, name: str) -> Verification:
@@ -79,20 +102,57 @@ def look(connection: Connection, batch_id: int, name: str) -> Verification:
     if said is None:
         raise NotFound(f"There is no verification {name} of batch {batch_id}.", field="verification")
     plan = json.loads(said)
-    wanted = [
-        keys.verification(batch_id, name, number, what)
-        for number in range(plan["parts"])
-        for what in ("report", "at", "alive")
-    ]
-    values = connection.command("MGET", *wanted)
-    checked, same_worker, open_parts, differing = 0, 0, 0, []
-    for reported, at, alive in zip(*[iter(values)] * 3, strict=True):
-        if reported:
-            count, found, same = json.loads(reported)
-            checked, same_worker = checked + count, same_worker + (count if same else 0)
-            differing += [(int(job), str(why)) for job, why in found]
-        elif at and not alive:
-            differing.append((int(at), "ended the process that ran it again"))
-        else:
+    parts = [Part(batch_id, name, number, (), "") for number in range(plan["parts"])]
+    values = connection.command("MGET", *(_key(part, what) for part in parts for what in ("report", "at", "alive")))
+    checked, same_worker, open_parts = 0, 0, 0
+    differing: list[tuple[int, str]] = []
+    lost: list[tuple[int, str]] = []
+    for part, (reported, at, alive) in zip(parts, zip(*[iter(values)] * 3, strict=True), strict=True):
+        found = _report(json.loads(reported)) if reported else None
+        if found is None and at and not alive:
+            found = _conclude(connection, part, *json.loads(at))
+        if found is None:
             open_parts += 1
-    return Verification(batch_id, name, plan["sample"], not open_parts, checked, sorted(differing), same_worker)
+            continue
+        checked, same_worker = checked + found.checked, same_worker + found.same_worker
+        differing += found.differing
+        lost += found.lost
+    return Verification(
+        batch_id, name, plan["sample"], not open_parts, checked, sorted(differing), same_worker, sorted(lost)
+    )
+
+
+def _conclude(connection: Connection, part: Part, job: int, worker: str, before: list[Any]) -> Report | None:
+    """What is to be said of a part whose slot is silent; None: not yet.
+
+    The job has killed its process if the worker lives. If that is gone too, or going, the job need not be why. What
+    is said stays so, whatever becomes of the worker later.
+    """
+    if connection.command("SET", _key(part, "grace"), 1, "NX", "EX", _GRACE_KEPT_SECONDS):
+        connection.command("SET", _key(part, "alive"), 1, "NX", "EX", GRACE_SECONDS)
+        return None
+    found = _report(before)
+    if any(info.name == worker and info.slots for info in workers.alive(connection)):
+        why = (job, "ended the process that ran it again")
+        found = replace(found, checked=found.checked + 1, differing=[*found.differing, why])
+    else:
+        found = replace(found, lost=[(job, "was lost while it ran again")])
+    said = json.dumps(_listed(found))
+    return found if connection.command("SET", _key(part, "report"), said, "NX", "EX", KEPT_SECONDS) else None
+
+
+def _key(part: Part, what: str) -> str:
+    return keys.verification(part.batch, part.name, part.number, what)
+
+
+def _listed(found: Report) -> list[Any]:
+    return [found.checked, list(found.differing), found.same_worker, list(found.lost)]
+
+
+def _report(said: list[Any]) -> Report:
+    checked, differing, same_worker, lost = said
+    return Report(checked, _pairs(differing), same_worker, _pairs(lost))
+
+
+def _pairs(said: list[Any]) -> list[tuple[int, str]]:
+    return [(int(job), str(why)) for job, why in said]

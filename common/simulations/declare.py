@@ -11,6 +11,7 @@ What it declares is read from the signature once: names, types, defaults and lim
 
 import hashlib
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic.errors import PydanticUserError
 
 from common.errors import InvalidInput
 from common.programs.program import Program
@@ -145,7 +147,8 @@ def simulation(*, outputs: Mapping[str, type], name: str = "", check: Check | No
         if not arguments:
             raise DeclarationError(f"{called}: its first argument must be the random generator")
         declared = Simulation(called, function, dict(outputs), _version(function), together=check)
-        declared.parameters  # noqa: B018 - so that a wrong signature is told where it is written
+        # So that a wrong signature is told where it is written, and not to everybody who asks what there is.
+        _check_described(declared)
         setattr(function, MARK, declared)
         return function
 
@@ -155,6 +158,19 @@ def simulation(*, outputs: Mapping[str, type], name: str = "", check: Check | No
 def no_function(*_: object, **__: object) -> NoReturn:
     """What a program has in a function's place."""
     raise TypeError("this is a program, and no function")
+
+
+def _check_described(declared: Simulation) -> None:
+    """See that every parameter can be described to clients. Raises :class:`DeclarationError` that names it."""
+    for name, known in declared.parameters.model_fields.items():
+        one: dict[str, Any] = {name: (known.annotation, known)}
+        try:
+            json.dumps(create_model(declared.name, **one).model_json_schema())
+        except (PydanticUserError, TypeError, ValueError) as error:
+            raise DeclarationError(
+                f"{declared.name}: parameter {name} cannot be described to clients; give it a type that JSON has, "
+                f"such as float, int, str, bool or Literal ({str(error).splitlines()[0]})"
+            ) from error
 
 
 def _version(function: Callable[..., Any]) -> str:

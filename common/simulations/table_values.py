@@ -1,6 +1,8 @@
 """The parameters that a table of ``simulations.toml`` declares: types, limits, choices, and what a text may not do."""
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
@@ -13,9 +15,18 @@ from common.programs.program import Program
 from common.simulations.programs import fits_a_word
 
 TYPES: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
-# After one of these words such programs take the next one as a text to run.
-INTERPRETERS = ("sh", "bash", "dash", "zsh", "ksh", "python", "perl", "ruby", "node", "env")
-CODE = ("-c", "-e", "-S")
+# Programs that run a text they are given, each with the letters of the options that give it, alone or among others.
+INTERPRETERS = {
+    **dict.fromkeys(("sh", "bash", "dash", "ash", "zsh", "ksh", "csh", "tcsh", "fish", "su", "python", "pypy"), "c"),
+    **dict.fromkeys(("ruby", "lua", "R", "Rscript"), "e"),
+    **dict.fromkeys(("perl", "julia"), "eE"),
+    "node": "ep",
+    "php": "rBRE",
+    "env": "S",
+}
+CODE = re.compile(r"--(eval|command|execute|print|run|split-string)\b")
+# What none of them should have right before a client's text, whatever it means to each.
+BEFORE_TEXT = ("-c", "-e", "-E", "-S")
 
 
 class Parameter(BaseModel):
@@ -36,6 +47,10 @@ class Parameter(BaseModel):
             raise ValueError(f"minimum and maximum are for numbers, and this is a {self.type}")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        for limit in (self.minimum, self.maximum):
+            whole = limit is None or isinstance(limit, int) or limit.is_integer()
+            if limit is not None and not (whole or (self.type == "float" and math.isfinite(limit))):
+                raise ValueError(f"limit {limit} is no {self.type}; leave it out where there is none")
         plain = TypeAdapter(_plain(self))
         for value in [*([self.default] if self.default is not None else []), *(self.choices or [])]:
             try:
@@ -62,18 +77,39 @@ def field_of(name: str, given: Parameter, program: Program) -> tuple[Any, Any]:
 
 
 def take_no_code(program: Program, parameters: Mapping[str, Parameter]) -> None:
-    """See that no text of a client's is run as a command by an interpreter. Raises :class:`InvalidInput`."""
-    if program.shell or not PurePath(program.command[0]).name.rstrip("0123456789.").startswith(INTERPRETERS):
+    """See that no text of a client's is run as a command by an interpreter, wherever in the command that stands.
+
+    What comes after the text to run is refused, too: it may be more of it. Raises :class:`InvalidInput`.
+    """
+    if program.shell:
         return
     free = [name for name, given in parameters.items() if given.type == "str" and given.choices is None]
-    for before, word in zip(program.command, program.command[1:], strict=False):
+    found: list[str] = []
+    before = code = ""
+    for word in program.command:
+        if found and not code and _gives_code(word, found):
+            code = word
+        here = code or (before if found and before in BEFORE_TEXT else "")
         named = next((name for name in free if f"{{{name}}}" in word), "")
-        if before in CODE and named:
+        if here and named:
             raise InvalidInput(
-                f"command: {before} {word!r:.60} would run what a client writes in {named}; give it choices, or read "
-                "it from the environment",
+                f"command: {here:.60} and {word!r:.60} would run what a client writes in {named}; give it choices, or "
+                "read it from the environment",
                 field="command",
             )
+        found += _interpreter(word)
+        before = word
+
+
+def _interpreter(word: str) -> list[str]:
+    """The interpreter that a word names: with its path, or with a version as in python3.11."""
+    known = re.fullmatch(r"([A-Za-z]+)[0-9.]*", PurePath(word).name)
+    return [known[1]] if known and known[1] in INTERPRETERS else []
+
+
+def _gives_code(word: str, interpreters: list[str]) -> bool:
+    letters = "".join(INTERPRETERS[name] for name in interpreters)
+    return bool(CODE.match(word) or re.match(f"-[A-Za-z0-9]*[{letters}]", word))
 
 
 def _plain(given: Parameter) -> Any:
@@ -92,7 +128,9 @@ def _as_text(value: Any) -> Any:
 
 
 def _begins_a_word(name: str, program: Program) -> bool:
-    return not program.shell and any(word.startswith(f"{{{name}}}") for word in program.command)
+    # What stands before it may be empty, unless it is a character of the table's own.
+    first = re.compile(rf"(\{{\w+\}})*\{{{name}\}}")
+    return not program.shell and any(first.match(word) for word in program.command)
 
 
 def _no_option(text: str) -> str:

@@ -47,6 +47,10 @@ class Table(BaseModel):
             raise ValueError("needs command or script, one of them")
         if self.shell and (self.command is None or len(self.command) != 1):
             raise ValueError("with shell = true command is a list of one text, the line")
+        # Pydantic reads such names as its own settings, or passes them over.
+        own = next((name for name in self.parameters if name.startswith(("_", "model_"))), "")
+        if own:
+            raise ValueError(f"parameter {own!r:.60} must not begin with _ or model_; give it another name")
         return self
 
 
@@ -87,6 +91,8 @@ def from_tables(place: Path) -> Iterator[tuple[str, list[Simulation], str]]:
             yield named.origin, [_simulation(path.parent, named, named.table)], ""
         except InvalidInput as error:
             yield named.origin, [], f"{named.origin}: {error.message}"
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a table, the others are still to be had
+            yield named.origin, [], _unforeseen(named.origin, error)
 
 
 def _tables(path: Path) -> list[Named]:
@@ -107,7 +113,8 @@ def _tables(path: Path) -> list[Named]:
 def _parse(path: Path, text: str) -> list[Named]:
     try:
         found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Beside wrong TOML: numbers of thousands of digits, and lists in lists without end.
         return [Named(str(path), "", None, f"{path}: {error}")]
     return [_named(path, name, values) for name, values in found.items()]
 
@@ -127,6 +134,12 @@ def _named(path: Path, name: str, values: Any) -> Named:
         reason = first["msg"].removeprefix("Value error, ")
         said = f"{last} is not a field" if first["type"] == "extra_forbidden" else reason[0].lower() + reason[1:]
         return Named(origin, name, None, f"{place}: {said if not last or last in said else f'{last}: {said}'}")
+    except Exception as error:  # noqa: BLE001 - as in from_tables
+        return Named(origin, name, None, _unforeseen(origin, error))
+
+
+def _unforeseen(origin: str, error: Exception) -> str:
+    return f"{origin}: {type(error).__name__}: {error}"
 
 
 def _simulation(directory: Path, named: Named, table: Table) -> Simulation:

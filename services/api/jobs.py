@@ -1,5 +1,6 @@
 """The start-up batch's jobs: how many, their states and results, and once more."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,9 +80,14 @@ def job_rows(api: ApiState, view: BatchView, offset: int, limit: int) -> Iterato
             row |= {"attempt": int(record["attempt"]), "slot": slots.get(int(record["slot"]))}
             row |= {"started": float(record["started"]), "elapsed_seconds": float(record["elapsed"])}
         if job is JobState.COMPLETED:
-            row |= {name: float(record[f"out:{name}"]) for name in spec.outputs}
+            row |= {name: _value(float(record[f"out:{name}"])) for name in spec.outputs}
             row["csv"] = _csv_url(view, index, own)
         yield row
+
+
+def _value(value: float) -> float | None:
+    """An output as JSON has it, which knows neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def _csv_url(view: BatchView, index: int, own: bool) -> str:

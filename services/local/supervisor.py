@@ -79,7 +79,7 @@ class Supervisor:
                     f"The {part.name} process ended with code {code} {part.quick_deaths} times:\n  {last}"
                 )
             # Its children first: they hold ports, and would outlive us.
-            _signal_group(part.process, signal.SIGKILL)
+            _kill_session(part.process)
             self._show(f"batchsim: the {part.name} process ended with code {code}; it is started again")
             with _signals_later():
                 part.process, part.started = self._spawn(part.command, part.environment), time.monotonic()
@@ -98,7 +98,7 @@ class Supervisor:
         deadline = time.monotonic() + patience_seconds
         clients = list(reversed(self._parts[1:]))
         for part in clients if patience_seconds else ():
-            _signal_group(part.process, signal.SIGTERM)
+            _ask_to_end(part.process)
         for part in clients:
             # Asked already; a second SIGTERM would mean "at once" to a worker.
             self._await_end(part, deadline)
@@ -108,13 +108,13 @@ class Supervisor:
 
     def _end(self, part: Part, deadline: float) -> None:
         if deadline > time.monotonic():
-            _signal_group(part.process, signal.SIGTERM)
+            _ask_to_end(part.process)
         self._await_end(part, deadline)
 
     def _await_end(self, part: Part, deadline: float) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             part.process.wait(max(0.0, deadline - time.monotonic()))
-        _signal_group(part.process, signal.SIGKILL)
+        _kill_session(part.process)
         part.process.wait()
         self._parts.remove(part)
 
@@ -172,12 +172,43 @@ def _begin() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    # SIGTERM for the leader alone: its own children are its own business. SIGKILL for all of them.
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM for the leader alone: its own children are its own business."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for a part and for all that it has started; jobs' programs lead process groups of their own."""
+    # The part's own processes first: a slot would take the end of its program for a failure of that.
+    _kill(os.killpg, process.pid)
+    killed: set[int] = set()
+    while found := {pid for pid in _pids() if _session(pid) == process.pid} - killed:
+        for pid in found:
+            _kill(os.kill, pid)
+        # Again, for what these have started meanwhile.
+        killed |= found
+
+
+def _kill(how: Callable[[int, int], None], pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        how(pid, signal.SIGKILL)
+
+
+def _session(pid: int) -> int:
+    """The session that a process belongs to; 0 if we cannot know."""
     try:
-        if number == signal.SIGKILL:
-            os.killpg(process.pid, number)
-        elif process.poll() is None:
-            process.send_signal(number)
-    except ProcessLookupError:
-        pass
+        return os.getsid(pid)
+    except OSError:
+        return 0
+
+
+def _pids() -> list[int]:
+    """All processes of this machine that we can see."""
+    if _prctl is not None:
+        return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    try:
+        done = subprocess.run(["ps", "-A", "-o", "pid="], capture_output=True, text=True, check=False)  # noqa: S607
+    except OSError:
+        return []
+    return [int(word) for word in done.stdout.split()]

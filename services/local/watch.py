@@ -130,7 +130,7 @@ class Watch:
         table.add_row("speed", f"{view.done / seconds:,.0f} jobs/s on {self._settings.workers} slots")
         table.add_row("seed", str(view.spec.seed))
         files = f"{self._settings.output_dir}/job_1.csv … job_{view.spec.jobs}.csv, results.csv, results.parquet"
-        files += ", points.csv" if view.spec.sweep else ""
+        files += ", points.csv" if view.spec.sweep and view.spec.outputs else ""
         table.add_row("files", files)
         if view.spec.program:
             table.add_row("logs", f"{self._settings.output_dir}/logs/")

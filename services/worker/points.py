@@ -25,11 +25,27 @@ def swept(spec: BatchSpec) -> dict[str, Any]:
         values = [point.get(name) for point in points]
         kinds = {type(value) for value in values}
         if kinds <= {int, float}:
-            values = [float(value or 0) for value in values] if float in kinds else values
+            values = _floats(values) if float in kinds else values
         elif not kinds <= {bool}:
             values = ["" if value is None else str(value) for value in values]
-        found[name] = pa.array(values)
+        found[name] = _column(values)
     return found
+
+
+def _floats(values: list[Any]) -> list[Any]:
+    """Whole numbers beside floats as such, unless one is beyond them."""
+    try:
+        return [float(value) for value in values]
+    except OverflowError:
+        return [str(value) for value in values]
+
+
+def _column(values: list[Any]) -> Any:
+    """As text where Arrow has no type: for whole numbers of more than 64 bits, and for halves of characters."""
+    try:
+        return pa.array(values)
+    except (OverflowError, ValueError):
+        return pa.array([str(value).encode(errors="backslashreplace").decode() for value in values])
 
 
 def has_points(spec: BatchSpec) -> bool:

@@ -55,7 +55,6 @@ class Slot:
         self._jobs: dict[int, BatchJob] = {}
         self._number: int | None = None
         self._guard = Guard()
-        self._guard.install()
         self._recorder = board.recorder(index)
         self._isolation: Isolation | None = None
         # Whether a job has run in this very process.
@@ -64,6 +63,8 @@ class Slot:
 
     def serve(self, batch: int, token: str, partition: str) -> None:
         """Take the range that this ticket stands for, if one still waits, and work on it as long as it is our turn."""
+        # Here, because the pool has set a SIGUSR1 of its own since this object was made.
+        self._guard.install()
         try:
             lease, cut_off = self._persist(lambda: self._claim(batch, token, partition))
             if lease is None:

@@ -1,5 +1,9 @@
 """GET /jobs: the start-up batch's jobs in every state and in pages."""
 
+import json
+import math
+
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
@@ -60,6 +64,18 @@ def test_paging(client: FlaskClient, connection: Connection, spec: BatchSpec) ->
     assert client.get("/jobs?offset=5").get_json()["jobs"] == []
     assert client.get("/jobs?offset=1000000000&limit=10000").get_json()["next"] is None
     assert [job["index"] for job in client.get("/jobs?offset=3&limit=10000").get_json()["jobs"]] == [4, 5]
+
+
+def test_what_json_has_not(client: FlaskClient, connection: Connection, spec: BatchSpec) -> None:
+    """Outputs that are no finite numbers are null; the page says what they are."""
+    with np.errstate(invalid="ignore"):
+        finish(connection, spec.id, {1: math.nan, 2: math.inf, 3: -math.inf})
+    for url in ("/jobs", f"/batches/{spec.id}/jobs"):
+        body = json.loads(client.get(url).text, parse_constant=lambda name: pytest.fail(name))
+        assert [job["sum"] for job in body["jobs"]] == [None, None, None, 4.0, 5.0]
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.text.count("<td>not finite</td>") >= 3
 
 
 BAD_NUMBERS = ["-1", "abc", "", "1.5", "1e3", "%20", "+1", "0x1", "%D9%A1", "99999999999999999999", "9" * 5000]

@@ -82,7 +82,6 @@ FOREIGN: list[tuple[dict[str, Any], str]] = [
     ({"simulation": "model", "parameters": {"command": "id"}}, "command"),
     ({"simulation": "model", "sweep": {"axes": {"beta": [1, 11]}}, "jobs": None}, "beta"),
     ({"simulation": "model", "until": "count(beta) >= 5"}, "until"),
-    ({"simulation": "night", "jobs": 7}, "jobs"),
 ]
 
 

@@ -2,9 +2,12 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import pytest
 from scipy import stats
 
@@ -14,9 +17,11 @@ from common.estimates import QUANTILES
 from common.ledger import Connection, batches, keys, ranges
 from common.ledger.table import record_packer
 from common.options import read_options
+from common.programs.program import Program
 from common.submission import Submitter
 from services.worker.finish import finish
 from services.worker.guard import Limits
+from services.worker.points import swept as columns_of
 from services.worker.slice import summarise
 from tests.support import OUTPUTS
 
@@ -116,6 +121,30 @@ def test_the_summarys_estimates(root: Path, swept: BatchSpec) -> None:
         assert {key: said[key] for key in exact} == exact
         assert said["quantiles"] == {f"{which:g}": np.quantile(values, which) for which in QUANTILES}
         assert "histogram" not in said
+
+
+@pytest.mark.parametrize("values", [[1, 2**70], [0.5, 10**400], [1, 2**63], ["a", "\ud800"]], ids=repr)
+def test_values_that_arrow_has_no_type_for(root: Path, swept: BatchSpec, values: list[object]) -> None:
+    """They are text, and the same in the file."""
+    points = [{"n": value} for value in values]
+    column = columns_of(replace(swept, sweep={"points": points, "replications": 1}))["n"]
+    assert column.to_pylist() in ([str(value) for value in values], values, ["a", "\\ud800"])
+    pa.csv.write_csv(pa.table([column], names=["n"]), root / "n.csv")
+    assert [row["n"] for row in rows(root / "n.csv")] == [
+        "a" if v == "a" else str(v).replace("\ud800", "\\ud800") for v in values
+    ]
+
+
+def test_a_sweep_with_such_a_value_finishes(connection: Connection, redis_url: str, root: Path) -> None:
+    """All files are written, with every digit."""
+    submitter = Submitter(connection, queue.make_app(redis_url), root)
+    program = Program(("/bin/echo", "{n}"), "/")
+    options = {"sweep": {"points": [{"n": 1}, {"n": 2**70}], "replications": 2}}
+    spec = submitter.submit(None, 1, options=read_options(options), program=program, outputs_of_program=OUTPUTS)
+    run(connection, spec.id, np.arange(4.0))
+    assert finish(connection, root, spec.id, "w")
+    assert [row["n"] for row in rows(root / str(spec.id) / "points.csv")] == ["1", str(2**70)]
+    assert [row["n"] for row in rows(root / str(spec.id) / "results.csv")] == ["1", "1", str(2**70), str(2**70)]
 
 
 def test_only_a_sweep_has_points(connection: Connection, redis_url: str, root: Path) -> None:

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from batchsim.cli import batchsim
 from common.ledger import Connection, batches, keys, verifications, workers
 from common.ledger.verifications import Part, Report
+from common.ledger.workers import WorkerInfo
 from common.simulations import registry
 from tests.conftest import StartWorker
 from tests.integration.api_support import MakeClient, assert_problem
@@ -177,7 +178,7 @@ def test_a_crash_while_verifying_harms_nothing(
     (place / "trouble").write_text(trouble)
     found = verified(mine, batch, 1)
     assert found["differing"][0]["why"] == "ended the process that ran it again"
-    assert found["checked"] == 0
+    assert (found["checked"], found["lost"]) == (1, [])
     view = batches.view(connection, batch)
     assert (counted(connection, batch), view.crashes, bool(view.finished)) == ({"COMPLETED": 4}, 0, True)
     (place / "trouble").unlink()
@@ -231,15 +232,22 @@ def test_the_books_of_a_verification(connection: Connection) -> None:
     """Parts that wait, are at work, have died, and have reported; all of it expires."""
     verifications.begin(connection, 7, "v", 3, 9)
     parts = [Part(7, "v", number, (3 * number + 1,), "w") for number in range(3)]
-    verifications.report(connection, parts[0], Report(3, [(2, "gives other bytes")], True))
-    verifications.at_work(connection, parts[1], 4)
+    verifications.report(connection, parts[0], Report(3, [(2, "gives other bytes")], 3))
+    verifications.at_work(connection, parts[1], 5, "w", Report(1, [(4, "has no CSV")], 0))
     found = verifications.look(connection, 7, "v")
     assert (found.done, found.checked, found.same_worker, found.differing) == (False, 3, 3, [(2, "gives other bytes")])
-    verifications.report(connection, parts[2], Report(3, [], False))
+    verifications.report(connection, parts[2], Report(3, [], 0))
     assert not verifications.look(connection, 7, "v").done
-    connection.command("DEL", keys.verification(7, "v", 1, "alive"))
-    found = verifications.look(connection, 7, "v")
-    assert (found.done, found.checked, found.same_worker) == (True, 6, 3)
-    assert found.differing[1] == (4, "ended the process that ran it again")
+    # Silent twice, because Redis may have been away itself.
+    for done in (False, True):
+        connection.command("DEL", keys.verification(7, "v", 1, "alive"))
+        found = verifications.look(connection, 7, "v")
+        assert found.done is done
+    assert (found.checked, found.same_worker, found.lost) == (7, 3, [(5, "was lost while it ran again")])
+    assert found.differing == [(2, "gives other bytes"), (4, "has no CSV")]
+    # The worker lives on only now: what was said stays.
+    workers.heartbeat(connection, WorkerInfo("w", 1, 0, 1))
+    assert verifications.look(connection, 7, "v") == found
+    connection.command("DEL", keys.WORKERS, keys.WORKER_INFO, keys.SLOTS, keys.PARTITION_SLOTS, keys.OFFERS)
     for key in connection.command("KEYS", "*"):
         assert connection.command("TTL", key) > 0

@@ -1,14 +1,17 @@
 """``batchsim run`` of programs, shell lines and sbatch scripts, and ``batchsim reproduce`` of what they left."""
 
+import contextlib
 import csv
 import json
+import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support import differences, environment, files, python
+from tests.support import differences, environment, files, python, start, wait_for
 
 pytestmark = pytest.mark.usefixtures("redis_binary")
 
@@ -147,3 +150,41 @@ def test_a_declared_program(place: Path) -> None:
     assert cli(place, "reproduce", "outputs").returncode == 0
     done = cli(place, "run", "--simulation", "mine", "--param", "x=1.5", "--jobs", "2")
     assert (done.returncode, "x is 1.5" in done.stderr) == (2, True), done
+
+
+def running(word: str) -> list[int]:
+    """The processes that ``sleep`` for exactly this word."""
+    words = b"sleep\0" + word.encode() + b"\0"
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [int(path.parent.name)] if path.read_bytes() == words else []
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks into /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_no_program_is_left_behind(place: Path, number: signal.Signals, code: int) -> None:
+    """Ctrl-C and SIGTERM end the programs too, although each leads a process group of its own."""
+    word = f"77.{os.getpid()}"
+    command = python("-m", "batchsim", "run", "--jobs", "4", "--", "sleep", word)
+    batch = start(command, environment(WORKERS=2, LOG_LEVEL="ERROR"), place)
+    try:
+        wait_for(lambda: len(running(word)) == 2, 30, "two programs", batch.text)
+        batch.signal(number)
+        assert batch.wait() == code, batch.text()
+        wait_for(lambda: not running(word), 5, "the end of the programs", lambda: running(word))
+    finally:
+        batch.kill()
+        for pid in running(word):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_the_summary_names_files_that_are_there(place: Path) -> None:
+    """A sweep has points.csv when its jobs give numbers."""
+    words = ("run", "--param", "x=1,2", "--jobs", "2")
+    for outputs in ([], ["--outputs", "drawn"]):
+        done = cli(place, *words, *outputs, "--", "./model", "{seed}", "{x}", COLUMNS=200)
+        assert done.returncode == 0, done
+        assert ("points.csv" in done.stdout) is bool(outputs), done.stdout
+        assert (place / "outputs" / "points.csv").exists() is bool(outputs)

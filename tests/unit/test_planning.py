@@ -1,5 +1,6 @@
 """What a submit asks for: how many jobs, and the parameters as a program gets them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from common.errors import InvalidInput
 from common.options import read_options
 from common.programs.program import Program
 from common.simulations.declare import Simulation
+from common.simulations.programs import of_program
 
 TEN = {"axes": {"x": [1, 2]}, "replications": 5}
 
@@ -73,3 +75,25 @@ def test_a_rule_needs_an_output() -> None:
     with pytest.raises(InvalidInput, match="e is no output of model; there are none") as refused:
         plan(3, until="count(e) >= 5")
     assert refused.value.field == "until"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "sweep", "count", "array"), [(None, {}, 5, "1-5"), (5, {}, 5, "1-5"), (7, {}, 7, ""), (None, TEN, 10, "")]
+)
+def test_a_declared_programs_array_is_only_a_default(
+    jobs: int | None, sweep: dict[str, Any], count: int, array: str
+) -> None:
+    program = Program(("sh", "-c", ""), "/", array="1-5")
+    declared = replace(of_program("model", program, ()), version="1")
+    asked = read_options({"simulation": "model", "sweep": sweep})
+    assert planning.size(jobs, asked, declared) == count
+    assert planning.fields(asked, count, declared)["program"]["array"] == array
+
+
+def test_a_stop_rule_is_for_one_point() -> None:
+    """The points of a sweep run one after the other, and would be judged together."""
+    with pytest.raises(InvalidInput, match="2 points have each an interval of their own") as refused:
+        plan(None, outputs=("e",), sweep=TEN, until="ci_halfwidth(e) < 1")
+    assert refused.value.field == "until"
+    one = {"points": [{"x": 1}], "replications": 500}
+    assert plan(None, outputs=("e",), sweep=one, until="ci_halfwidth(e) < 1")["until"]

@@ -89,6 +89,16 @@ def test_a_broken_file_takes_nothing_else_down(place: Path, source: str) -> None
     assert refused.value.field == "simulation"
 
 
+def test_a_parameter_that_json_cannot_say_is_told_at_once(place: Path) -> None:
+    """Else everybody who asked what there is would get an error."""
+    (place / "mine.py").write_text(GOOD)
+    bad = GOOD.replace("def mine", "def bad").replace("*, scale", "*, law: Callable[[float], float] = abs, scale")
+    (place / "bad.py").write_text("from collections.abc import Callable\n" + bad)
+    found = registry.everything()
+    assert "DeclarationError: bad: parameter law cannot be described" in found.broken[str(place / "bad.py")]
+    assert [each.schema()["name"] for each in found.found.values()] == [*registry.BUILT_IN, "mine"]
+
+
 def test_a_name_that_is_taken_is_reported(place: Path) -> None:
     (place / "a.py").write_text(GOOD)
     (place / "b.py").write_text(GOOD)

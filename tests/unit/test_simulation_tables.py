@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from common.errors import InvalidInput
+from common.programs.program import Program
 from common.simulations import registry
+from common.simulations.table_values import Parameter, take_no_code
 from common.simulations.tables import FILE
 
 MODEL = "#!/bin/sh\necho '{\"energy\": 1}'\n"
@@ -132,6 +134,14 @@ def test_wrong_values_are_refused_with_the_field(place: Path, values: dict[str, 
         ('[a]\ncommand = ["./model"]\n[a.parameters.seed]\ntype = "int"', "what every job has of its own"),
         ('[a]\ncommand = ["./model"]\n[a.parameters.x]\ntype="int"\n[a.parameters.X]\ntype="int"', "both be PARAM_X"),
         ('[a]\ncommand = ["sh", "-c", "{x}"]\n[a.parameters.x]\ntype = "str"', "would run what a client writes in x"),
+        ('[a]\ncommand = ["./model"]\n[a.parameters.x]\ntype = "int"\nminimum = 0.5', "x: limit 0.5 is no int"),
+        ('[a]\ncommand = ["./model"]\n[a.parameters.x]\ntype = "int"\nminimum = -inf', "limit -inf is no int"),
+        ('[a]\ncommand = ["./model"]\n[a.parameters.x]\ntype = "float"\nmaximum = nan', "limit nan is no float"),
+        ('[a]\nscript = "a\\u0000b"', "null byte"),
+        ('[a]\ncommand = ["./model"]\n[a.parameters.__config__]\ntype = "int"', "must not begin with _"),
+        ('[a]\ncommand = ["./model"]\n[a.parameters.__base__]\ntype = "int"', "must not begin with _"),
+        ('[a]\ncommand = ["./model"]\n[a.parameters._x]\ntype = "int"', "must not begin with _"),
+        ('[a]\ncommand = ["./model"]\n[a.parameters.model_config]\ntype = "int"', "must not begin with _ or model_"),
         ('["a b"]\ncommand = ["./model"]', "letters, digits and _"),
         ("a = 3", "a is not in a table"),
         ("[a", "simulations.toml: "),
@@ -147,6 +157,77 @@ def test_a_broken_table_is_named_and_takes_nothing_else_down(place: Path, text: 
     assert reasons in reason
     assert ("good" in found.found) == ("[good]" in whole)
     assert set(registry.BUILT_IN) <= set(found.found)
+
+
+def test_what_nobody_foresaw_takes_nothing_else_down(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a table makes the code below raise, at reading it or at making a model of it."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr("common.simulations.tables.take_no_code", fails)
+    found = write(place, ISING)
+    assert found.broken == {f"{place / FILE} [ising]": f"{place / FILE} [ising]: RuntimeError: unforeseen"}
+    assert set(found.found) == set(registry.BUILT_IN)
+    monkeypatch.setattr("common.simulations.table_values._plain", fails)
+    assert "RuntimeError: unforeseen" in str(write(place, ISING + "\n").broken)
+    assert str(place / FILE) in write(place, f"a = {'[' * 5000}").broken
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bash", "-lc", "echo hello {x}"],
+        ["nice", "sh", "-c", "{x}"],
+        ["perl", "-we", "print {x}"],
+        ["perl", "-0777ne", "{x}"],
+        ["sh", "-ec", "{x}"],
+        ["bash", "-c", "-l", "echo {x}"],
+        ["bash", "-c", 'run "$0"', "{x}"],
+        ["timeout", "5", "/bin/bash", "-c", "{x}"],
+        ["nice", "mpirun", "-n", "4", "python3.11", "-c", "print({x})"],
+        ["env", "A=1", "python3", "-Ic", "{x}"],
+        ["env", "-Sbash -c {x}"],
+        ["nice", "node", "--eval", "{x}"],
+        ["nice", "node", "--eval={x}"],
+        ["nice", "su", "--command", "{x}"],
+        ["sh", "-e", "{x}"],
+    ],
+    ids=" ".join,
+)
+def test_no_interpreter_runs_a_text(command: list[str]) -> None:
+    """Wherever in the command it stands, and however its option is written; numbers and choices are another matter."""
+    text, number = (Parameter.model_validate({"type": kind}) for kind in ("str", "int"))
+    with pytest.raises(InvalidInput, match="would run what a client writes in x") as refused:
+        take_no_code(Program(tuple(command), "/"), {"x": text})
+    assert refused.value.field == "command"
+    take_no_code(Program(tuple(command), "/"), {"x": number})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bash", "-eu", "job.sh", "{x}"],
+        ["python3", "model.py", "-e", "2", "--size", "{x}"],
+        ["env", "A=1", "./model", "-c", "2", "{x}"],
+        ["shuf", "-e", "{x}"],
+        ["./model", "-c", "{x}"],
+    ],
+    ids=" ".join,
+)
+def test_an_argument_is_no_code(command: list[str]) -> None:
+    """Of a script, or of a program that is no interpreter."""
+    take_no_code(Program(tuple(command), "/"), {"x": Parameter.model_validate({"type": "str"})})
+
+
+def test_an_empty_text_lets_the_next_begin_the_word(place: Path) -> None:
+    """All placeholders before the first character of the table's own begin the word."""
+    given = "".join(f'[a.parameters.{name}]\ntype = "str"\ndefault = ""\n' for name in "uvw")
+    assert write(place, f'[a]\ncommand = ["./model", "{{u}}{{v}}={{w}}"]\n{given}').broken == {}
+    for name in "uv":
+        with pytest.raises(InvalidInput, match="must not begin with -"):
+            registry.find("a").check({name: "-la"})
+    assert registry.find("a").check({"w": "-la"})["w"] == "-la"
 
 
 def test_choices_make_a_text_safe_for_an_interpreter(place: Path) -> None:

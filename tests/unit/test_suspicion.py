@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common import suspicion
@@ -63,6 +63,45 @@ def test_chance_is_not_suspected(values: np.ndarray) -> None:
     assert shared(values) <= 0.5
 
 
+def distances(jobs: int, dimension: int) -> np.ndarray:
+    """How far from the origin walks of fifty steps on a lattice end."""
+    steps = RNG.integers(2 * dimension, size=(jobs, 50))
+    ends = [(steps == 2 * axis).sum(axis=1) - (steps == 2 * axis + 1).sum(axis=1) for axis in range(dimension)]
+    found: np.ndarray = np.sqrt(np.square(ends).sum(axis=0))
+    return found
+
+
+@pytest.mark.parametrize("jobs", [50, 400, 20_000])
+def test_what_is_calculated_from_counts_is_not_suspected(jobs: int) -> None:
+    """Distances on a lattice, logarithms and reciprocals; of uneven outcomes and of few ones whatever it is."""
+    die = RNG.integers(1, 7, jobs)
+    for values in (distances(jobs, 2), distances(jobs, 3), np.log(die), -np.log(die), 2.5 / die, np.sin(die)):
+        assert shared(values) == 0.0
+    assert shared(distances(jobs, 2), np.log(die)) == 0.0
+    if jobs > 10_000:
+        assert shared(np.sin(distances(jobs, 2))) == 0.0
+
+
+@pytest.mark.parametrize("jobs", [50, 400, 20_000])
+def test_seeds_from_the_index_or_the_clock_are_seen(jobs: int) -> None:
+    """Pairs of jobs; a few seconds; and always the same seeds in turn, when there are enough jobs to tell."""
+    drawn, index = RNG.normal(size=jobs), np.arange(jobs)
+    assert shared(drawn[index // 2]) == 1.0
+    assert shared(np.log(np.abs(drawn))[index // 2], drawn[index // 2]) == 1.0
+    assert shared(drawn[index * 4 // jobs], pieces=1) == 1.0
+    if jobs >= 400:
+        assert shared(drawn[index % 8]) == 1.0
+
+
+def test_points_of_few_outcomes_are_no_sign_of_order() -> None:
+    """A sweep's neighbours are of one point, and its outcomes are its own."""
+    records = np.zeros(100, dtype=record_dtype(["x"]))
+    records["state"], records["out:x"] = JobState.COMPLETED, np.repeat(RNG.normal(size=4), 25)
+    found = Rows(["x"])
+    found.add(records)
+    assert (found.shared(neighbours=True), found.shared(neighbours=False)) == (1.0, 0.0)
+
+
 def test_one_output_of_two_may_be_discrete() -> None:
     """A job's whole row counts: with a continuous output beside it, equal counts are no equal rows."""
     counts = RNG.integers(0, 5, 1000).astype(float)
@@ -88,6 +127,7 @@ def test_many_jobs_in_little_memory(monkeypatch: pytest.MonkeyPatch, seeds: int)
     assert shared(np.sin(drawn + 0.5), pieces=7) == pytest.approx(1.0 if seeds < 10_000 else 0.0, abs=0.02)
 
 
+@example(1, 15, [282, 1610, 2757, 2758])
 @given(st.integers(1, 10_000), st.integers(1, 10_000), st.lists(st.integers(0, 10_000), min_size=1, max_size=50))
 def test_multiples_of_any_step_are_on_a_grid(over: int, under: int, counts: list[int]) -> None:
     """Whatever the step is, and whichever multiples there are."""

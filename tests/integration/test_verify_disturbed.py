@@ -1,0 +1,111 @@
+"""Verification while workers shut down or are killed, and while Redis is away: no good job is accused."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import queue
+from common.errors import BrokerUnavailable
+from common.ledger import Connection, batches, verifications, workers
+from common.ledger.verifications import Part, Verification
+from common.settings import Settings
+from common.submission import Submitter
+from common.verification import Verifier
+from services.worker.board import Board
+from services.worker.guard import Guard
+from services.worker.verifying import Verifying
+from tests.conftest import StartWorker
+from tests.integration.test_program_batches import submit
+from tests.support import counted, wait_for
+from tests.unit.programs_support import executable
+
+SLOW = '#!/bin/sh\necho x >> "${0%/*}/begun"\n[ -e "${0%/*}/slow" ] && sleep 5\nprintf \'{"x": %s}\' "$1"\n'
+
+
+@pytest.fixture
+def place(home: Path) -> Path:
+    """Where a program lies that takes its time while a file says so, and notes each begin."""
+    executable(home / "program", SLOW)
+    return home
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_that_ends(
+    connection: Connection,
+    redis_url: str,
+    submitter: Submitter,
+    place: Path,
+    worker: StartWorker,
+    number: signal.Signals,
+) -> None:
+    """Told to: the rest is run by the next worker, and counted once. Killed: the job is unchecked, not differing."""
+    first = worker(SHUTDOWN_GRACE_SECONDS=1)
+    batch = submit(submitter, ["./program", "{seed}"], 3, place).id
+    wait_for(lambda: batches.view(connection, batch).finished, 60, "the end", lambda: counted(connection, batch))
+    wait_for(lambda: workers.alive(connection), 20, "its heartbeat")
+    (place / "slow").touch()
+    (place / "begun").unlink()
+    verifier = Verifier(connection, queue.make_app(redis_url))
+    name = verifier.request(batch, 3)
+    wait_for((place / "begun").exists, 20, "the first job", first.text)
+    if number == signal.SIGKILL:
+        os.killpg(first.pid, number)
+    else:
+        first.signal(number)
+    first.wait()
+    (place / "slow").unlink()
+    worker()
+
+    def done() -> Verification | None:
+        found = verifier.look(batch, name)
+        return found if found.done else None
+
+    found = wait_for(done, 40, "the verification", lambda: verifier.look(batch, name))
+    assert found is not None
+    assert found.differing == []
+    if number == signal.SIGKILL:
+        assert (found.checked, [why for _, why in found.lost]) == (0, ["was lost while it ran again"])
+    else:
+        assert (found.checked, found.lost) == (3, [])
+
+
+def test_a_redis_that_is_away(
+    connection: Connection,
+    redis_url: str,
+    submitter: Submitter,
+    root: Path,
+    place: Path,
+    worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The report is made when it is back; and programs' files lie where the worker's end removes them."""
+    started = worker()
+    batch = submit(submitter, ["./program", "{seed}"], 2, place).id
+    wait_for(lambda: batches.view(connection, batch).finished, 60, "the end", lambda: counted(connection, batch))
+    started.kill()
+    board = Board.create(place / "board", 1)
+    board.write(0, os.getpid())
+    settings = Settings(redis_url=redis_url, output_dir=root)
+    app = queue.make_app(redis_url)
+    before = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR1)]
+    guard, report, away = Guard(), verifications.report, [True, True]
+
+    def report_later(*given: Any) -> None:
+        if away:
+            away.pop()
+            raise BrokerUnavailable("away")
+        report(*given)
+
+    monkeypatch.setattr(verifications, "report", report_later)
+    verifications.begin(connection, batch, "v", 1, 2)
+    try:
+        Verifying(connection, app, settings, "w", board, board.recorder(0), guard).run(Part(batch, "v", 0, (1, 2), ""))
+    finally:
+        for number, handler in zip((signal.SIGALRM, signal.SIGUSR1), before, strict=True):
+            signal.signal(number, handler)
+    found = verifications.look(connection, batch, "v")
+    assert (found.done, found.checked, found.differing, away) == (True, 2, [], [])
+    assert (place / "verify-0").is_dir()

@@ -78,7 +78,7 @@ def start(connection: Connection, worker: StartWorker, count: int, **settings: o
     return started
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("mode", ["files", "packed"])
 def test_any_number_of_workers(
     submit: Submit, connection: Connection, root: Path, worker: StartWorker, mode: str, count: int

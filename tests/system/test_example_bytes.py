@@ -50,7 +50,7 @@ def submit(connection: Connection, redis_url: str, root: Path, place: Path) -> S
     return begin
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("mode", ["files", "packed"])
 def test_any_number_of_workers(
     submit: Submit, connection: Connection, root: Path, place: Path, worker: StartWorker, mode: str, count: int
@@ -62,7 +62,9 @@ def test_any_number_of_workers(
         assert_bytes(connection, root, spec)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", ["ruin", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALL if name != "ruin")]
+)
 @pytest.mark.parametrize("mode", ["files", pytest.param("packed", marks=pytest.mark.slow)])
 def test_kill_9_in_between(
     submit: Submit, connection: Connection, root: Path, place: Path, worker: StartWorker, name: str, mode: str

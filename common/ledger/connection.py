@@ -80,6 +80,6 @@ def translated() -> Iterator[None]:
 def _script(name: str) -> tuple[str, str]:
     from hashlib import sha1
 
-    parts = [(SCRIPTS / f"{part}.lua").read_text(encoding="utf-8") for part in ("lib", name)]
+    parts = [(SCRIPTS / f"{part}.lua").read_text(encoding="utf-8") for part in ("lib", "endings", name)]
     source = "".join([f"local P = '{PREFIX}'\n", *parts])
     return sha1(source.encode(), usedforsecurity=False).hexdigest(), source

@@ -1,0 +1,166 @@
+-- Put behind lib.lua in front of every script: records, the ends of jobs and batches, and what waits for them. No transition of
+-- its own.
+
+-- Writes one record.
+local function write_record(id, index, record)
+  local b = redis.call('HMGET', batch_key(id), 'record_size', 'segment_jobs')
+  local segment = math.floor((index - 1) / tonumber(b[2]))
+  redis.call('SETRANGE', batch_key(id) .. ':table:' .. segment, (index - 1 - segment * tonumber(b[2])) * tonumber(b[1]), record)
+end
+
+-- 'open', 'ok' or 'bad': how a batch stands; nil when the ledger does not know it.
+local function outcome(id)
+  local c = redis.call('HMGET', batch_key(id), 'ended', 'FAILED', 'TIMEOUT', 'OUT_OF_MEMORY', 'NODE_FAIL', 'CANCELLED', 'ABORTED')
+  if not redis.call('HGET', batch_key(id), 'spec') then return nil end
+  if not c[1] then return 'open' end
+  for i = 2, #c do if tonumber(c[i]) > 0 then return 'bad' end end
+  return 'ok'
+end
+
+local close_if_ended, close
+
+-- Takes jobs [low, high] out of a range in `set`: what is before stays, what is after becomes a range of its own there, with
+-- the range's rank (in a blocked set, its first job's). Returns the range's traits and the token of what is after.
+local function carve(id, set, token, low, high)
+  local r = redis.call('HMGET', range_key(token), 'first', 'count')
+  local first, last, like = tonumber(r[1]), tonumber(r[1]) + tonumber(r[2]) - 1, traits(token)
+  local rest = nil
+  -- The crashes are those of the job at the head, which is no longer there.
+  like.crashes = 0
+  if high < last then
+    rest = new_range(id, high + 1, last - high, like)
+    redis.call('ZADD', set, set == blocked_key(id) and high + 1 or redis.call('ZSCORE', set, token), rest)
+  end
+  if low > first then
+    redis.call('HSET', range_key(token), 'count', low - first)
+  else
+    redis.call('ZREM', set, token)
+    redis.call('DEL', range_key(token))
+  end
+  return like, rest
+end
+
+-- Looks at a batch's dependencies again: what is unmet, and what can never be met as things stand.
+local function decide(id)
+  local key = batch_key(id)
+  local b = redis.call('HMGET', key, 'dependency', 'outcomes', 'started', 'kill', 'ended')
+  if not b[1] or b[5] then return end
+  local known = cjson.decode(b[2] or '{}')
+  local unmet, never, left = 0, 0, false
+  for _, on in ipairs(cjson.decode(b[1])) do
+    local kind, state = on[1], outcome(on[2]) or known[tostring(on[2])] or 'open'
+    local hopeless = (kind == 'afternotok' and state == 'ok') or (kind ~= 'afternotok' and kind ~= 'afterany' and state == 'bad')
+    if kind == 'aftercorr' then
+      -- Its elements are released one by one; those that are left cannot be, once what had completed before is looked at.
+      hopeless = hopeless and redis.call('ZCARD', blocked_key(id)) > 0
+        and redis.call('SISMEMBER', P .. 'unprimed', id .. ':' .. on[2]) == 0
+      left = left or hopeless
+    elseif state == 'open' or hopeless then
+      unmet = unmet + 1
+    end
+    if hopeless then never = never + 1 end
+  end
+  -- What has begun is not held up again by a rerun of what it waited for.
+  redis.call('HSET', key, 'unmet', b[3] and 0 or unmet, 'never', never)
+  if never > 0 and b[4] == '1' then
+    close(id, 1, math.huge, 'CANCELLED', 'DependencyNeverSatisfied', unmet == 0 and left and 'BLOCKED' or '')
+  else
+    settle(id)
+  end
+end
+
+local function decide_dependents(id)
+  for _, other in ipairs(redis.call('SMEMBERS', batch_key(id) .. ':dependents')) do decide(other) end
+end
+
+-- Closes the batch when its last job has ended; returns 1 then, else 0.
+close_if_ended = function(id)
+  local key = batch_key(id)
+  local open = redis.call('HMGET', key, 'PENDING', 'RUNNING')
+  if tonumber(open[1]) > 0 or tonumber(open[2]) > 0 then return 0 end
+  if redis.call('SREM', P .. 'active', id) == 0 then return 0 end
+  redis.call('HSET', key, 'ended', text(now()))
+  redis.call('SADD', P .. 'finishing', id)
+  decide_dependents(id)
+  return 1
+end
+
+-- Ends the open jobs of a batch from a to b without a record: ranges (waiting | parked | blocked | leased) -> shorter or
+-- gone, jobs PENDING | RUNNING -> state. `which` is '', 'PENDING', 'RUNNING' or 'BLOCKED'. Costs the number of ranges, not of jobs:
+-- what was closed is noted as an interval. Returns the number of jobs.
+close = function(id, a, b, state, reason, which)
+  local key, closed = batch_key(id), 0
+  local function note(low, high)
+    redis.call('RPUSH', key .. ':closed', cjson.encode({low, high - low + 1, state, reason}))
+    closed = closed + high - low + 1
+  end
+  local function cut(set, token)
+    local r = redis.call('HMGET', range_key(token), 'first', 'count')
+    local low, high = math.max(tonumber(r[1]), a), math.min(tonumber(r[1]) + tonumber(r[2]) - 1, b)
+    if low > high then return end
+    local _, rest = carve(id, set, token, low, high)
+    if rest and set == ranges_key(id) then
+      offered[id] = offered[id] or {}
+      table.insert(offered[id], rest)
+    end
+    note(low, high)
+  end
+  if which ~= 'RUNNING' then
+    local sets = which == 'BLOCKED' and {blocked_key(id)} or {ranges_key(id), parked_key(id), blocked_key(id)}
+    for _, set in ipairs(sets) do
+      for _, token in ipairs(redis.call('ZRANGE', set, 0, -1)) do cut(set, token) end
+    end
+    note_parked(id)
+  end
+  for _, token in ipairs(which == 'BLOCKED' and {} or redis.call('ZRANGE', LEASES, 0, -1)) do
+    local r = redis.call('HMGET', range_key(token), 'batch', 'first', 'count')
+    if r[1] == tostring(id) then
+      local first, last = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1
+      local low = math.max(first + (which == 'PENDING' and 1 or 0), a)
+      local high = math.min(which == 'RUNNING' and first or last, b)
+      if low <= high then
+        local like = traits(token)
+        like.crashes = 0
+        if high < last then offer(id, high + 1, last - high, like) end
+        if low > first then
+          -- The holder goes on with what is before; a commit of more is told that its range has shrunk.
+          redis.call('HSET', range_key(token), 'count', low - first)
+        else
+          unlease(id, token)
+          redis.call('DEL', range_key(token))
+        end
+        note(low, high)
+      end
+    end
+  end
+  if closed > 0 then
+    redis.call('HINCRBY', key, 'PENDING', -closed)
+    redis.call('HINCRBY', key, state, closed)
+    event(id, state .. ' ' .. reason, a, math.min(b, 1e9) - a + 1)
+  end
+  settle(id)
+  close_if_ended(id)
+  return closed
+end
+
+-- Ends a batch that has failed too often; returns whether it did.
+local function enforce_max_fails(id)
+  local b = redis.call('HMGET', batch_key(id), 'max_fails', 'FAILED', 'TIMEOUT', 'OUT_OF_MEMORY', 'NODE_FAIL', 'PENDING', 'RUNNING')
+  if not b[1] or b[1] == '' or tonumber(b[6]) + tonumber(b[7]) == 0 then return false end
+  if b[2] + b[3] + b[4] + b[5] <= tonumber(b[1]) then return false end
+  close(id, 1, math.huge, 'ABORTED', 'MaxFails', '')
+  return true
+end
+
+-- blocked -> waiting: jobs [first, first + count) of a batch whose elements in another batch have completed.
+local function unblock(id, first, count)
+  local set, last = blocked_key(id), first + count - 1
+  local before = redis.call('ZREVRANGEBYSCORE', set, first, '-inf', 'LIMIT', 0, 1)
+  local found = redis.call('ZRANGEBYSCORE', set, '(' .. first, last)
+  if before[1] then table.insert(found, 1, before[1]) end
+  for _, token in ipairs(found) do
+    local r = redis.call('HMGET', range_key(token), 'first', 'count')
+    local low, high = math.max(tonumber(r[1]), first), math.min(tonumber(r[1]) + tonumber(r[2]) - 1, last)
+    if low <= high then offer(id, low, high - low + 1, (carve(id, set, token, low, high))) end
+  end
+end

@@ -104,8 +104,7 @@ def claim(
 
     None when nothing waits any more, as after a second delivery of the message.
 
-    The second value has the tokens of ranges that were cut off and are to be published; or the ticket's own, when what
-    waits is for a worker that has another simulation.
+    The second value has the tokens of ranges that were cut off and are to be published.
     """
     reply = connection.run(
         "claim",
@@ -114,8 +113,6 @@ def claim(
     )
     if reply[0] == b"stale":
         return None, ()
-    if reply[0] == b"unfit":
-        return None, (ticket[1],)
     _, token, batch, first, count, attempt, tries, careful, lost, crashes, *rest = reply
     lease = Lease(
         token.decode(), int(batch), first, count, int(attempt), int(tries), float(careful), int(lost), int(crashes)

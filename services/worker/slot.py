@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import random
 import time
 from collections.abc import Callable
 from functools import partial
@@ -34,9 +33,7 @@ log = structlog.get_logger()
 
 # Directories that a slot keeps open, one batch each.
 OPEN_BATCHES = 8
-# How long on average a slot waits before it passes a ticket on that it cannot use.
-PASS_SECONDS = 0.1
-# And after a range that it could not run though its claim said so.
+# How long a slot waits after a range that it could not run though its claim said so.
 UNFIT_SECONDS = 1.0
 
 
@@ -69,7 +66,6 @@ class Slot:
             lease, cut_off = self._persist(lambda: self._claim(batch, token, partition))
             if lease is None:
                 log.debug("ticket.stale", batch=batch, token=token)
-                self._pass_on(cut_off)
                 return
             self._board.write(self._index, os.getpid(), lease.token)
             self._publish(cut_off)
@@ -78,12 +74,6 @@ class Slot:
             log.warning("range.left", batch=batch, token=token)
         finally:
             self._board.write(self._index, os.getpid())
-
-    def _pass_on(self, tokens: tuple[str, ...]) -> None:
-        if tokens:
-            # Time for a worker that can use them; of different length, or two that cannot would take turns.
-            time.sleep(random.uniform(0.0, 2 * PASS_SECONDS))  # noqa: S311 - no secret
-            self._publish(tokens)
 
     def _claim(self, batch: int, token: str, partition: str) -> tuple[Lease | None, tuple[str, ...]]:
         return ranges.claim(

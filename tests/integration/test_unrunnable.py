@@ -54,21 +54,6 @@ def test_the_heartbeat_says_what_can_be_run(ledger: Connection) -> None:
     assert offers(ledger) == {}
 
 
-def test_a_worker_that_cannot_use_a_ticket_passes_it_on(ledger: Connection) -> None:
-    """While another lives that can; else it is nothing, and paid again once one comes."""
-    spec = submit(ledger, 5, **NEEDS)
-    ticket = (spec.id, ranges.open_ranges(ledger, spec.id)[0].token)
-
-    def claim() -> tuple[ranges.Lease | None, tuple[str, ...]]:
-        return ranges.claim(ledger, ticket, worker="plain", slot="plain/0", lease_seconds=60, slice_seconds=1)
-
-    workers.heartbeat(ledger, PLAIN)
-    assert claim() == (None, ())
-    workers.heartbeat(ledger, ABLE)
-    assert claim() == (None, (ticket[1],))
-    assert counted(ledger, spec.id) == {"PENDING": 5}
-
-
 def test_only_slots_that_can_are_given_parts(ledger: Connection) -> None:
     """Idle slots of a worker that cannot run the batch count for nothing."""
     workers.heartbeat(ledger, PLAIN)

@@ -6,19 +6,17 @@
 -- ARGV  1 partition  2 batch and 3 token that the message names  4 worker  5 slot  6 lease, s  7 slice, s
 --       8 most jobs (0: no limit)  9… simulations besides the built-in that the worker has, as name:version
 -- returns {'leased', token, batch, first, count, attempt, tries, careful, lost, crashes of the batch, token…}: the further
---         tokens are parts that were cut off and are to be published; {'stale'} when nothing waits; {'unfit'} when what waits is
---         for another live worker, which shall have the ticket
+--         tokens are parts that were cut off and are to be published; or {'stale'} when nothing waits that the worker can run
 local has = {['']=true}
 for i = 9, #ARGV do has[ARGV[i]] = true end
-local id, others = nil, false
+local id = nil
 for _, candidate in ipairs(redis.call('ZRANGE', KEYS[1], 0, MOST_CANDIDATES - 1)) do
   if has[redis.call('HGET', batch_key(candidate), 'requires') or ''] then
     id = candidate
     break
   end
-  others = others or runnable(candidate, ARGV[1])
 end
-if not id then return {others and 'unfit' or 'stale'} end
+if not id then return {'stale'} end
 local token, oldest = ARGV[3], redis.call('ZRANGE', ranges_key(id), 0, 0, 'WITHSCORES')
 -- What was lost with a slot comes before what the ticket names.
 if id ~= ARGV[2] or tonumber(oldest[2]) < 0 or not redis.call('ZSCORE', ranges_key(id), token) then token = oldest[1] end

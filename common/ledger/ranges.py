@@ -90,7 +90,7 @@ class Verdict:
 
 def claim(
     connection: Connection,
-    ticket: tuple[int, str],
+    ticket: tuple[int, str] | None,
     *,
     worker: str,
     slot: str,
@@ -102,14 +102,15 @@ def claim(
 ) -> tuple[Lease | None, tuple[str, ...]]:
     """Lease a waiting range of a batch whose simulation is built in or among ``simulations``.
 
-    None when nothing waits any more, as after a second delivery of the message.
+    None when nothing waits any more, as after a second delivery of the message. Without a ticket only of a batch whose
+    tickets are lost to slots that cannot run it.
 
     The second value has the tokens of ranges that were cut off and are to be published.
     """
     reply = connection.run(
         "claim",
         [keys.waiting(partition), keys.CLOCK],
-        [partition, *ticket, worker, slot, lease_seconds, slice_seconds, jobs_per_task, *simulations],
+        [partition, *(ticket or ("", "")), worker, slot, lease_seconds, slice_seconds, jobs_per_task, *simulations],
     )
     if reply[0] == b"stale":
         return None, ()

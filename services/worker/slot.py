@@ -35,6 +35,8 @@ log = structlog.get_logger()
 OPEN_BATCHES = 8
 # How long a slot waits after a range that it could not run though its claim said so.
 UNFIT_SECONDS = 1.0
+# For so long a slot takes ranges without tickets before it looks into its queues again.
+TICKETLESS_SECONDS = 10.0
 
 
 class Slot:
@@ -62,23 +64,28 @@ class Slot:
         """Take the range that this ticket stands for, if one still waits, and work on it as long as it is our turn."""
         # Here, because the pool has set a SIGUSR1 of its own since this object was made.
         self._guard.install()
+        since = time.monotonic()
         try:
-            lease, cut_off = self._persist(lambda: self._claim(batch, token, partition))
+            lease, cut_off = self._persist(lambda: self._claim((batch, token), partition))
             if lease is None:
                 log.debug("ticket.stale", batch=batch, token=token)
-                return
-            self._board.write(self._index, os.getpid(), lease.token)
-            self._publish(cut_off)
-            self._work(lease)
+            while lease is not None:
+                self._board.write(self._index, os.getpid(), lease.token)
+                self._publish(cut_off)
+                fit = self._work(lease)
+                if not fit or self._board.draining or time.monotonic() - since > TICKETLESS_SECONDS:
+                    return
+                # The tickets of what comes next may have gone to slots that cannot run it.
+                lease, cut_off = self._persist(lambda: self._claim(None, partition))
         except Draining:
             log.warning("range.left", batch=batch, token=token)
         finally:
             self._board.write(self._index, os.getpid())
 
-    def _claim(self, batch: int, token: str, partition: str) -> tuple[Lease | None, tuple[str, ...]]:
+    def _claim(self, ticket: tuple[int, str] | None, partition: str) -> tuple[Lease | None, tuple[str, ...]]:
         return ranges.claim(
             self._connection,
-            (batch, token),
+            ticket,
             worker=self._worker,
             slot=self._name,
             lease_seconds=self._settings.lease_seconds,
@@ -88,7 +95,8 @@ class Slot:
             simulations=registry.capabilities(),
         )
 
-    def _work(self, lease: Lease) -> None:
+    def _work(self, lease: Lease) -> bool:
+        """Run a range, slice by slice, as long as it is our turn; False when this process cannot run its batch."""
         current: Lease | None = lease
         while current is not None:
             try:
@@ -100,21 +108,22 @@ class Slot:
                 self._note_differences(job)
             except ProcessDied:
                 self._bury()
-                return
+                return True
             except InvalidInput as error:
                 # Its file has changed since the claim, which from now on passes over it here.
                 log.error("simulation.unfit", batch=current.batch, error=error.message)
                 self._commit(current, _nothing(current), give_back=True)
                 # Should claim and run never agree, that must not be all that this slot does.
                 time.sleep(UNFIT_SECONDS)
-                return
+                return False
             except SliceFailure as failure:
                 self._abandon(current, failure.work, failure.reason)
-                return
+                return True
             except StorageUnavailable as error:
                 self._abandon(current, None, error)
-                return
+                return True
             current = self._commit(current, work, give_back=self._board.draining or not work.done)
+        return True
 
     def _run(self, job: BatchJob, lease: Lease) -> Slice:
         """Run a slice and make its results durable; in a child, if jobs of the batch have killed their process.

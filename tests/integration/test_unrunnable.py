@@ -129,6 +129,24 @@ def test_its_tickets_are_not_owed(ledger: Connection, redis_url: str, root: Path
     app.close()
 
 
+def test_a_ticketless_claim(ledger: Connection) -> None:
+    """Is given only what others take the tickets of; not when all slots can run it, nor what needs nothing special."""
+
+    def claim_without() -> int:
+        lease, _ = ranges.claim(
+            ledger, None, worker="able", slot="able/0", lease_seconds=60, slice_seconds=1, simulations=["mine:1"]
+        )
+        return lease.batch if lease else 0
+
+    workers.heartbeat(ledger, ABLE)
+    submit(ledger, 5)
+    assert claim_without() == 0
+    spec = submit(ledger, 5, priority=1, **NEEDS)
+    assert claim_without() == 0
+    workers.heartbeat(ledger, PLAIN)
+    assert [claim_without() for _ in range(6)] == [spec.id] * 5 + [0]
+
+
 def test_a_file_that_changes_between_claim_and_run(
     ledger: Connection, redis_url: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,3 +190,15 @@ def test_on_real_workers(connection: Connection, make_client: MakeClient, place:
     assert counted(connection, stuck) == {"PENDING": 6}
     worker(SIMULATIONS_DIR=place)
     wait_for(lambda: counted(connection, stuck) == {"COMPLETED": 6}, 30, "the end", lacking.text)
+
+
+def test_beside_slots_that_take_its_tickets(
+    connection: Connection, make_client: MakeClient, place: Path, worker: StartWorker
+) -> None:
+    """A slot that can run it goes on to its next range, instead of waiting until its ticket is paid once more."""
+    lacking, able = worker(slots=3), worker(SIMULATIONS_DIR=place)
+    client = make_client(simulations_dir=str(place))
+    batch = client.post("/batches", json={"jobs": 60, "simulation": "mine"}).get_json()["id"]
+    wait_for(lambda: counted(connection, batch) == {"COMPLETED": 60}, 60, "the end", able.text)
+    # One payment may be needed to wake the slot up; without that rule it takes one for each range or two.
+    assert (lacking.text() + able.text()).count("tickets.owed") <= 5

@@ -103,7 +103,11 @@ def test_kill_9_of_a_worker(submitter: Submitter, connection: Connection, root: 
     victim, other = worker(slots=1), worker(slots=1)
     spec = submitter.submit(MANY, SEED)
     progressed(connection, spec, 2000)
+    survivors = slots_of(other)
+    wait_for(lambda: stopped_at_work(connection, slots_of(victim) + survivors), 10, "a range in each slot")
     victim.kill()
+    for pid in survivors:
+        os.kill(pid, signal.SIGCONT)
     view = assert_complete(connection, spec, root)
     assert view.crashes >= 1
     assert other.process.poll() is None

@@ -3,7 +3,7 @@
 -- priority that has had the least of the slots is served. The ticket's own range is preferred, so that with one batch the
 -- message tells the truth.
 -- KEYS  1 bs:waiting:<partition>  2 bs:clock
--- ARGV  1 partition  2 batch and 3 token that the message names  4 worker  5 slot  6 lease, s  7 slice, s
+-- ARGV  1 partition  2 batch and 3 token that the message names, '' without one  4 worker  5 slot  6 lease, s  7 slice, s
 --       8 most jobs (0: no limit)  9… simulations besides the built-in that the worker has, as name:version
 -- returns {'leased', token, batch, first, count, attempt, tries, careful, lost, crashes of the batch, token…}: the further
 --         tokens are parts that were cut off and are to be published; or {'stale'} when nothing waits that the worker can run
@@ -16,7 +16,8 @@ for _, candidate in ipairs(redis.call('ZRANGE', KEYS[1], 0, MOST_CANDIDATES - 1)
     break
   end
 end
-if not id then return {'stale'} end
+-- Who comes without a ticket is given only what needs none: tickets of which slots take that cannot run the batch.
+if not id or (ARGV[2] == '' and not contested(id, ARGV[1])) then return {'stale'} end
 local token, oldest = ARGV[3], redis.call('ZRANGE', ranges_key(id), 0, 0, 'WITHSCORES')
 -- What was lost with a slot comes before what the ticket names.
 if id ~= ARGV[2] or tonumber(oldest[2]) < 0 or not redis.call('ZSCORE', ranges_key(id), token) then token = oldest[1] end

@@ -151,6 +151,11 @@ local function runnable(id, partition)
   local needs = redis.call('HGET', batch_key(id), 'requires') or ''
   return needs == '' or redis.call('HEXISTS', P .. 'offers', partition .. '/' .. needs) == 1
 end
+-- Whether slots of the partition that cannot run the batch take its tickets, too, which are lost then.
+local function contested(id, partition)
+  local needs = redis.call('HGET', batch_key(id), 'requires') or ''
+  return needs ~= '' and number(P .. 'offers', partition .. '/' .. needs) < number(P .. 'partition_slots', partition)
+end
 -- The batch whose turn it is; those that no live worker can run are passed over.
 local function next_batch(partition)
   for _, id in ipairs(redis.call('ZRANGE', P .. 'waiting:' .. partition, 0, MOST_CANDIDATES - 1)) do

@@ -3,6 +3,7 @@
 All are of the completed jobs with a finite value. NumPy and SciPy give the same of ``results.csv``'s columns.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from common.batch import BatchSpec
 from common.errors import InvalidInput
 from common.ledger import Connection
 from common.samples import Samples
+from common.statistics import Moments
 from common.sweep import Sweep
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -143,6 +145,13 @@ def by_point(
         for number in range(len(found.completed)):
             said = {name: rows[number] for name, rows in each.items()}
             yield {"point": first + number, "parameters": sweep.parameters(first + number), "outputs": said}
+
+
+def half_width(found: Moments, confidence: float = DEFAULT_CONFIDENCE) -> float | None:
+    """How far the interval of :func:`describe` reaches to each side of the mean; None when one value says nothing."""
+    if found.n < 2:
+        return None
+    return t_quantile(confidence, found.n - 1) * found.standard_deviation / math.sqrt(found.n)
 
 
 def _points_json(found: dict[str, np.ndarray]) -> list[dict[str, Any]]:

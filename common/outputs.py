@@ -24,6 +24,13 @@ SPEC_NAME = "batch.json"
 SUMMARY_NAME = "summary.json"
 # What people did to the batch since it was submitted.
 CONTROL_NAME = "control.json"
+# What an API serves of a batch beside its jobs' CSVs; written once the batch has ended.
+RESULT_TYPES = {
+    "results.csv": "text/csv",
+    "results.parquet": "application/vnd.apache.parquet",
+    "points.csv": "text/csv",
+    SUMMARY_NAME: "application/json",
+}
 JOB_NAME = re.compile(r"job_([1-9][0-9]{0,8})\.csv")
 # A directory with a longer number is somebody else's.
 BATCH_NAME = re.compile(r"[1-9][0-9]{0,11}")
@@ -217,19 +224,23 @@ def free_bytes(root: Path) -> int:
     return shutil.disk_usage(root).free
 
 
-def find_job_file(place: Path, name: str) -> Path:
-    """The path of a job's CSV in a batch's directory.
+def find_file(place: Path, name: str) -> Path:
+    """The path of a job's CSV, or of one of ``RESULT_TYPES``, in a batch's directory.
 
-    ``name`` comes from a request: only ``job_<number>.csv`` is looked for, and links are not followed. Raises
+    ``name`` comes from a request: only these names are looked for, and links are not followed. Raises
     :class:`NotFound`.
     """
     path = place / name
+    known = name in RESULT_TYPES or JOB_NAME.fullmatch(name)
     try:
-        servable = bool(JOB_NAME.fullmatch(name)) and not path.is_symlink() and path.is_file()
+        servable = bool(known) and not path.is_symlink() and path.is_file()
     except OSError:
         servable = False
     if not servable:
-        raise NotFound(f"There is no file {name!r}; the files are named job_<index>.csv.", field="name")
+        there = ", ".join(RESULT_TYPES)
+        raise NotFound(
+            f"There is no file {name!r}; a batch has job_<index>.csv and, once it has ended, {there}.", field="name"
+        )
     return path
 
 

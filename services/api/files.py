@@ -1,4 +1,4 @@
-"""``GET /outputs/…``: the CSV files, and nothing else of the disk."""
+"""``GET /outputs/…``: the jobs' CSVs and the results files, and nothing else of the disk."""
 
 import io
 from pathlib import Path
@@ -15,19 +15,19 @@ blueprint = Blueprint("files", __name__)
 
 @blueprint.get("/outputs/<name>")
 def startup_file(name: str) -> ResponseReturnValue:
-    """A CSV of the start-up batch: ``job_<index>.csv``."""
-    return _csv(state().settings.output_dir.resolve(), name)
+    """A file of the start-up batch: ``job_<index>.csv``, ``results.csv`` and the like."""
+    return _file(state().settings.output_dir.resolve(), name)
 
 
 @blueprint.get("/outputs/<int:batch>/<name>")
 def batch_file(batch: int, name: str) -> ResponseReturnValue:
-    """A CSV of another batch, or of an older start-up batch."""
-    return _csv(state().settings.output_dir.resolve() / str(batch), name)
+    """A file of another batch, or of an older start-up batch."""
+    return _file(state().settings.output_dir.resolve() / str(batch), name)
 
 
-def _csv(place: Path, name: str) -> ResponseReturnValue:
+def _file(place: Path, name: str) -> ResponseReturnValue:
     try:
-        path: Path | io.BytesIO = outputs.find_job_file(place, name)
+        path: Path | io.BytesIO = outputs.find_file(place, name)
     except NotFound:
         # Packed outputs have no file of their own for it.
         match = outputs.JOB_NAME.fullmatch(name)
@@ -36,4 +36,4 @@ def _csv(place: Path, name: str) -> ResponseReturnValue:
         if data is None:
             raise
         path = io.BytesIO(data)
-    return send_file(path, mimetype="text/csv", download_name=name)
+    return send_file(path, mimetype=outputs.RESULT_TYPES.get(name, "text/csv"), download_name=name)

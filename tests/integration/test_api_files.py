@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from common import outputs
 from tests.integration.api_support import assert_guarded, assert_problem
 from tests.support import expected_csv
 
@@ -23,6 +24,19 @@ def test_files(client: FlaskClient, root: Path) -> None:
         assert response.data == b"other"
     with client.head("/outputs/job_1.csv") as response:
         assert (response.status_code, response.data) == (200, b"")
+
+
+@pytest.mark.parametrize(("name", "kind"), outputs.RESULT_TYPES.items())
+def test_results_files(client: FlaskClient, root: Path, name: str, kind: str) -> None:
+    """What a batch has at its end: 404 before, then its bytes, of the start-up batch and of another."""
+    (root / "3").mkdir()
+    for place, path in ((root, f"/outputs/{name}"), (root / "3", f"/outputs/3/{name}")):
+        with client.get(path) as response:
+            assert_problem(response, 404, "name")
+        (place / name).write_bytes(b"index,seed\r\n")
+        with client.get(path) as response:
+            assert (response.status_code, response.mimetype, response.data) == (200, kind, b"index,seed\r\n")
+            assert_guarded(response)
 
 
 TRAVERSALS = [

@@ -164,7 +164,7 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_find_job_file_refuses(root: Path, name: str) -> None:
+def test_find_file_refuses(root: Path, name: str) -> None:
     """Anything but a regular job_<number>.csv is not found: other names, links, directories, and what is absent."""
     (root / "job_1.csv").write_bytes(DATA)
     (root.parent / "secret").write_text("s")
@@ -172,18 +172,31 @@ def test_find_job_file_refuses(root: Path, name: str) -> None:
     (root / "job_3.csv").symlink_to("job_1.csv")
     (root / "job_4.csv").mkdir()
     with pytest.raises(NotFound):
-        outputs.find_job_file(root, name)
-    assert outputs.find_job_file(root, "job_1.csv") == root / "job_1.csv"
+        outputs.find_file(root, name)
+    assert outputs.find_file(root, "job_1.csv") == root / "job_1.csv"
+
+
+@pytest.mark.parametrize("name", outputs.RESULT_TYPES)
+def test_find_file_of_results(root: Path, name: str) -> None:
+    """The results files are found once they are there, and a link is not followed."""
+    with pytest.raises(NotFound):
+        outputs.find_file(root, name)
+    (root / name).write_bytes(DATA)
+    assert outputs.find_file(root, name) == root / name
+    (root / name).rename(root.parent / "elsewhere")
+    (root / name).symlink_to(root.parent / "elsewhere")
+    with pytest.raises(NotFound):
+        outputs.find_file(root, name)
 
 
 @given(st.text())
-def test_find_job_file_never_leaves_the_directory(name: str) -> None:
+def test_find_file_never_leaves_the_directory(name: str) -> None:
     """Whatever text a request holds, the answer is NotFound or a path right below the place."""
     with pytest.raises(NotFound):
-        outputs.find_job_file(Path("/nowhere"), name)
+        outputs.find_file(Path("/nowhere"), name)
 
 
-def test_find_job_file_in_a_place_that_cannot_be() -> None:
+def test_find_file_in_a_place_that_cannot_be() -> None:
     """A directory name that is longer than the file system takes is NotFound too."""
     with pytest.raises(NotFound):
-        outputs.find_job_file(Path("/tmp") / ("9" * 300), "job_1.csv")
+        outputs.find_file(Path("/tmp") / ("9" * 300), "job_1.csv")

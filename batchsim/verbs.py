@@ -13,10 +13,12 @@ from batchsim.client import Client
 from batchsim.parameters import WithParameters
 from batchsim.sweeping import NAMES, read, sweep_options
 from common.indices import parse_id
+from common.intervals import half_width, plus_minus
 from common.options import Options
 
 EXIT_FAILED = 1
 WATCH_SECONDS = 0.5
+DEFAULT_CONFIDENCE = 0.95
 POINT_FIELDS = ("count", "mean", "standard_error", "ci_low", "ci_high")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -133,6 +135,8 @@ def watch_batch(client: Client, batch: int) -> int:
         if seen["finished"]:
             for text in seen.get("warnings", []):
                 click.echo(f"Warning: {text}", err=True)
+            if seen["counters"].get("COMPLETED") and not seen["options"]["sweep"]:
+                _print_estimates(client.estimates(batch, DEFAULT_CONFIDENCE), DEFAULT_CONFIDENCE)
             return _ended(batch, seen)
         time.sleep(WATCH_SECONDS)
 
@@ -140,7 +144,7 @@ def watch_batch(client: Client, batch: int) -> int:
 def _ended(batch: int, seen: dict[str, Any]) -> int:
     """Say what there is to say of a batch that has ended; returns the exit code."""
     if seen["state"] == "ABORTED" and seen["options"]["until"]:
-        click.echo(f"The stop rule was met. Its estimate: batchsim estimate {batch}", err=True)
+        click.echo("The stop rule was met; jobs that it made needless were not run.", err=True)
         return 0
     if seen["state"] == "COMPLETED":
         return 0
@@ -224,7 +228,7 @@ def _jobs(count: int) -> str:
 @click.command()
 @click.argument("batch", type=int)
 @click.option("--points", "by_point", is_flag=True, help="of each point of a sweep, as CSV")
-@click.option("--confidence", type=float, default=0.95, show_default=True, help="of the intervals")
+@click.option("--confidence", type=float, default=DEFAULT_CONFIDENCE, show_default=True, help="of the intervals")
 @server_options
 def estimate(batch: int, by_point: bool, confidence: float, url: str, token: str) -> None:
     """Show each output's mean with its confidence interval, as far as the batch is."""
@@ -234,6 +238,10 @@ def estimate(batch: int, by_point: bool, confidence: float, url: str, token: str
         return
     found = client.estimates(batch, confidence)
     click.echo(f"batch {batch}: {found['state']}, {found['done']:,} of {found['jobs']:,} jobs")
+    _print_estimates(found, confidence)
+
+
+def _print_estimates(found: dict[str, Any], confidence: float) -> None:
     for name, value in found["outputs"].items():
         click.echo(
             f"  {name}: {_interval(value, confidence)}, sd {_short(value['standard_deviation'])}, n {value['count']:,}"
@@ -257,10 +265,7 @@ def _print_points(client: Client, batch: int, confidence: float) -> None:
 
 
 def _interval(value: dict[str, Any], confidence: float) -> str:
-    if value["ci_low"] is None:
-        return f"mean {_short(value['mean'])}"
-    half = (value["ci_high"] - value["ci_low"]) / 2
-    return f"mean {_short(value['mean'])} ± {_short(half)} ({confidence:.0%})"
+    return "mean " + plus_minus(value["mean"], half_width(value["ci_low"], value["ci_high"]), confidence)
 
 
 def _short(value: float | None) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.table import Table
 
 from common import logs, outputs, planning, queue
 from common.batch import BatchSpec, JobState
@@ -20,6 +19,7 @@ from common.suspicion import warnings
 from services.local.embedded import EXIT_FAILED, Embedded
 from services.local.progress import make_progress
 from services.local.relay import Relay
+from services.local.summary import print_summary
 
 FIRST_POLL_SECONDS = 0.02
 SLOWEST_POLL_SECONDS = 0.25
@@ -117,24 +117,9 @@ class Watch:
             pause = min(pause * 1.2, SLOWEST_POLL_SECONDS)
 
     def _print_summary(self, view: BatchView) -> None:
-        assert view.ended
-        found = batches.statistics(self._connection, view.spec.id, view.spec.outputs)
-        seconds = max(view.ended - (view.started or view.created), 1e-6)
-        table = Table(show_header=False, title=f"Batch {view.spec.id}: {view.state}", title_justify="left")
-        for job, count in view.counters.items():
-            if count:
-                table.add_row(f"jobs {job.name}", f"{count:,}")
-        if "mean" in found:
-            table.add_row("mean of means", f"{found['mean'].mean:.6g}")
-        table.add_row("wall time", f"{time.monotonic() - self._begin:.2f} s, jobs {seconds:.2f} s")
-        table.add_row("speed", f"{view.done / seconds:,.0f} jobs/s on {self._settings.workers} slots")
-        table.add_row("seed", str(view.spec.seed))
-        files = f"{self._settings.output_dir}/job_1.csv … job_{view.spec.jobs}.csv, results.csv, results.parquet"
-        files += ", points.csv" if view.spec.sweep and view.spec.outputs else ""
-        table.add_row("files", files)
-        if view.spec.program:
-            table.add_row("logs", f"{self._settings.output_dir}/logs/")
-        Console().print(table)
+        wall_seconds = time.monotonic() - self._begin
+        place = self._settings.output_dir
+        print_summary(Console(), view, place, slots=self._settings.workers, wall_seconds=wall_seconds)
         for index, text in sorted(batches.failures(self._connection, view.spec.id).items())[:3]:
             self._progress.show(f"job {index} failed: {text.strip().splitlines()[-1]}")
         for text in warnings(self._connection, view):

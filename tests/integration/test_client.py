@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -9,10 +10,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from batchsim.client import Client
 from common import queue
 from common.errors import BatchSimError, BrokerUnavailable, InvalidInput
+from common.intervals import plus_minus
 from common.ledger import Connection, control
 from common.submission import Submitter
 from tests import support
@@ -47,9 +50,15 @@ def test_submit_show_watch_and_doctor_on_a_real_server(
     done = cli("submit", "--jobs", 20, "--seed", 42, "--job-seconds", 0.02, "--watch", **given)
     assert done.returncode == 0, done
     first, *lines = done.stdout.splitlines()
-    assert lines[-1] == f"batch {first}: COMPLETED, 20 of 20 jobs"
-    assert len(lines) == len(set(lines))
+    *moves, of_sum, of_mean = lines
+    assert moves[-1] == f"batch {first}: COMPLETED, 20 of 20 jobs"
+    assert len(moves) == len(set(moves))
     shown = json.loads(cli("show", first, **given).stdout)
+    found = shown["statistics"]["sum"]
+    half = stats.t.ppf(0.975, 19) * found["standard_deviation"] / math.sqrt(20)
+    wanted = f"{plus_minus(found['mean'], half)} (95 %), sd {found['standard_deviation']:.6g}, n 20"
+    assert of_sum == f"  sum: mean {wanted}"
+    assert of_mean.startswith("  mean: mean ")
     assert (shown["counters"], shown["statistics"]["sum"]["n"]) == ({"COMPLETED": 20}, 20)
     assert cli("watch", first, **given).returncode == 0
 

@@ -226,7 +226,7 @@ def _jobs(count: int) -> str:
 
 
 @click.command()
-@click.argument("batch", type=int)
+@click.argument("batch", type=BATCH)
 @click.option("--points", "by_point", is_flag=True, help="of each point of a sweep, as CSV")
 @click.option("--confidence", type=float, default=DEFAULT_CONFIDENCE, show_default=True, help="of the intervals")
 @server_options
@@ -243,9 +243,9 @@ def estimate(batch: int, by_point: bool, confidence: float, url: str, token: str
 
 def _print_estimates(found: dict[str, Any], confidence: float) -> None:
     for name, value in found["outputs"].items():
-        click.echo(
-            f"  {name}: {_interval(value, confidence)}, sd {_short(value['standard_deviation'])}, n {value['count']:,}"
-        )
+        others = f", {value['non_finite']:,} not finite" if value["non_finite"] else ""
+        said = f"{_interval(value, confidence)}, sd {_short(value['standard_deviation'])}, n {value['count']:,}{others}"
+        click.echo(f"  {name}: {said}")
 
 
 def _print_points(client: Client, batch: int, confidence: float) -> None:

@@ -34,7 +34,8 @@ def print_summary(console: Console, view: BatchView, place: Path, *, slots: int,
             table.add_row(f"jobs {job.name}", f"{count:,}")
     if not spec.sweep:
         for name, said in _estimates(place).items():
-            table.add_row(f"mean of {name}", _interval(said, CONFIDENCE))
+            others = f", {said['non_finite']:,} not finite" if said.get("non_finite") else ""
+            table.add_row(f"mean of {name}", _interval(said, CONFIDENCE) + others)
     table.add_row("wall time", f"{wall_seconds:.2f} s, jobs {seconds:.2f} s")
     table.add_row("speed", f"{view.done / seconds:,.0f} jobs/s on {slots} slots")
     table.add_row("seed", str(spec.seed))

@@ -1,4 +1,4 @@
-"""What ``batchsim run`` prints at the end: estimates with their uncertainty, points of a sweep, files that are there."""
+"""What ``batchsim run`` prints at the end: estimates with their uncertainty, points of a sweep, files."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def test_estimates(table: Table) -> None:
 
 
 def test_points(table: Table) -> None:
-    """Of a sweep each point, as points.csv has it; the last one has a single job, so no interval."""
+    """Of a sweep each point, as points.csv has it."""
     rows = table.of(
         "--simulation", "european_option", "--sigma", "0.1,0.2", "--strike", "90,100", "--replications", "5"
     )

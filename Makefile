@@ -53,8 +53,8 @@ examples: $(PLOT_READY)  ## run the three worked examples, with their figures, i
 doctor: $(READY)  ## look for violated promises in outputs/ [REDIS_URL= for the ledger, too]
 	@.venv/bin/batchsim doctor
 
-test: $(TEST_READY)  ## all tests that this machine can run [ARGS="-k archive"]
-	@.venv/bin/python -m pytest $(ARGS)
+test: $(TEST_READY)  ## all tests that this machine can run, a process for each core [ARGS="-k archive"]
+	@.venv/bin/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 chaos: $(TEST_READY)  ## every way to die in every phase, then SECONDS=30 of random ones
 	@CHAOS_SECONDS=$(or $(SECONDS),30) .venv/bin/python -m pytest -m "chaos or slow" tests/chaos $(ARGS)

@@ -21,7 +21,13 @@ from container_harness import Compose, csv_files, docker, inspect, wait_for
 
 from tests.chaos.recovery import Progress, Recovery
 
-pytestmark = [pytest.mark.containers, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(0)]
+pytestmark = [
+    pytest.mark.containers,
+    pytest.mark.xdist_group("containers"),
+    pytest.mark.chaos,
+    pytest.mark.slow,
+    pytest.mark.timeout(0),
+]
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "60"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from container_harness import Compose, csv_files, docker
 
-pytestmark = [pytest.mark.containers, pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.containers,
+    pytest.mark.xdist_group("containers"),
+    pytest.mark.chaos,
+    pytest.mark.timeout(300),
+]
 
 # Some five seconds of work: longer than a disturbance takes to begin.
 JOBS = 30_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from container_harness import ROOT, Compose, docker, fetch, inspect, wait_for
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("containers"), pytest.mark.timeout(300)]
 
 
 def test_the_endpoints_answer_from_outside(stack: Compose) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from container_harness import docker, one_container
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("containers"), pytest.mark.timeout(120)]
 
 
 def folder(place: Path, owner: tuple[int, int] | None) -> Path:

@@ -175,23 +175,25 @@ def test_early_sigterm(run: Run, delay: float) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is signalled on Linux only")
 def test_kill_9_of_the_supervisor(run: Run, home: Path) -> None:
     """When the supervisor itself is killed, the server, the worker and its slots end by themselves."""
-    before = directories()
     running = run("run", NUM_JOBS=LONG)
     wait_for(lambda: (home / "outputs" / "job_1.csv").exists(), 30, "the first file", running.text)
+    commands = " ".join(processes_of(home).values())
+    own = {path for path in directories() if path in commands}
+    assert len(own) == 1, commands
     running.signal(signal.SIGKILL)
     running.wait()
     try:
         wait_for(lambda: not processes_of(home), 10, "the end of all processes", lambda: processes_of(home))
     finally:
-        clean(home, before)
+        clean(home, own)
 
 
-def clean(home: Path, before: set[str]) -> None:
+def clean(home: Path, own: set[str]) -> None:
     """Remove what a killed supervisor cannot: its processes, if there are any, and its directory."""
     for pid in processes_of(home):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for path in abandoned(before):
+    for path in own:
         shutil.rmtree(path, ignore_errors=True)
 
 

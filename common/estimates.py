@@ -46,20 +46,35 @@ class Estimate:
         return {name: _plain(value) for name, value in vars(self).items()}
 
 
-def estimate(values: np.ndarray, *, confidence: float = DEFAULT_CONFIDENCE, bins: int = HISTOGRAM_BINS) -> Estimate:
-    """The estimate of the mean of a sample; see :func:`describe`. ``bins`` are the histogram's."""
+def estimate(values: np.ndarray, *, confidence: float = DEFAULT_CONFIDENCE) -> Estimate:
+    """The estimate of the mean of a sample; see :func:`describe` and :func:`histogram`."""
     good = np.isfinite(values)
     finite = values if good.all() else values[good]
     n = len(finite)
     found = describe(finite.reshape(1, n), confidence) if n else _unknown(1)
-    counts, edges = np.histogram(finite, bins=bins) if n and bins else (np.array([]), np.array([]))
     return Estimate(
         count=n,
         non_finite=len(values) - n,
         **{name: float(found[name][0]) for name in SCALARS},
         quantiles=_named(found["quantiles"][:, 0].tolist()) if n else {},
-        histogram={"counts": counts.tolist(), "edges": edges.tolist()},
+        histogram=histogram(finite),
     )
+
+
+def histogram(finite: np.ndarray, bins: int = HISTOGRAM_BINS) -> dict[str, list[float]]:
+    """``counts`` of finite values in ``bins`` bins of equal width, and their ``edges``, as NumPy has it.
+
+    Empty of none; a single bin where the values leave no room for more.
+    """
+    if not len(finite):
+        return {"counts": [], "edges": []}
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            counts, edges = np.histogram(finite, bins=bins)
+    except ValueError:
+        # Too close together, or too far apart, for doubles to hold so many edges between them.
+        counts, edges = np.array([len(finite)]), np.array([finite.min(), finite.max()])
+    return {"counts": counts.tolist(), "edges": edges.tolist()}
 
 
 def describe(rows: np.ndarray, confidence: float) -> dict[str, np.ndarray]:
@@ -141,7 +156,7 @@ def by_point(
         raise InvalidInput(f"Batch {spec.id} is no sweep: all its jobs have the same parameters.", field="batch")
     sweep = Sweep.from_dict(spec.sweep)
     for first, found in samples.by_points(connection, spec, sweep, offset, min(limit, MOST_POINTS)):
-        each = {name: _points_json(describe_points(found, name, confidence)) for name in spec.outputs}
+        each = {name: _points_json(found, name, confidence) for name in spec.outputs}
         for number in range(len(found.completed)):
             said = {name: rows[number] for name, rows in each.items()}
             yield {"point": first + number, "parameters": sweep.parameters(first + number), "outputs": said}
@@ -154,14 +169,17 @@ def half_width(found: Moments, confidence: float = DEFAULT_CONFIDENCE) -> float 
     return t_quantile(confidence, found.n - 1) * found.standard_deviation / math.sqrt(found.n)
 
 
-def _points_json(found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """The same, a JSON object for each point."""
+def _points_json(samples: Samples, output: str, confidence: float) -> list[dict[str, Any]]:
+    """Of an output, a JSON object for each point."""
+    found = describe_points(samples, output, confidence)
     fields = [(name, values.tolist()) for name, values in found.items() if name != "quantiles"]
     quantiles = found["quantiles"].T.tolist()
+    values, counts = samples.finite(output)
+    pieces = np.split(values, np.cumsum(counts)[:-1])
     return [
-        {name: _plain(values[number]) for name, values in fields}
-        | {"quantiles": _named(quantiles[number]) if count else {}}
-        for number, count in enumerate(found["count"].tolist())
+        {name: _plain(numbers[at]) for name, numbers in fields}
+        | {"quantiles": _named(quantiles[at]) if len(piece) else {}, "histogram": histogram(piece)}
+        for at, piece in enumerate(pieces)
     ]
 
 

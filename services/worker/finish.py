@@ -21,7 +21,7 @@ from common.ledger.batches import BatchView
 from common.ledger.table import page, record_dtype
 from common.statistics import Moments, collect
 from common.suspicion import Inspection
-from services.worker.points import has_points, swept, write_points
+from services.worker.points import Swept, has_points, swept, write_points
 
 CHUNK_JOBS = 2**16
 # Renewed with every chunk of rows, so a dead writer is replaced after this time.
@@ -121,7 +121,7 @@ def _chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.n
         yield first, page(connection, spec.id, first, min(CHUNK_JOBS, spec.jobs - first + 1), dtype)
 
 
-def _schema(spec: BatchSpec, parameters: dict[str, Any]) -> Any:
+def _schema(spec: BatchSpec, parameters: dict[str, Swept]) -> Any:
     fields = [("index", pa.int64()), ("seed", pa.int64()), ("state", pa.string()), ("attempt", pa.uint8())]
     fields += [("worker", pa.string()), ("started", pa.float64()), ("elapsed", pa.float32()), ("cpu", pa.float32())]
     fields += [("max_rss_kb", pa.uint32()), ("exit", pa.int16()), ("signal", pa.uint8())]
@@ -131,7 +131,7 @@ def _schema(spec: BatchSpec, parameters: dict[str, Any]) -> Any:
 
 
 def _columns(
-    view: BatchView, first: int, records: np.ndarray, slots: dict[int, str], parameters: dict[str, Any]
+    view: BatchView, first: int, records: np.ndarray, slots: dict[int, str], parameters: dict[str, Swept]
 ) -> list[Any]:
     states = np.array([state.name for state in JobState])
     reasons = np.array([reason.name if reason else "" for reason in Reason])
@@ -146,7 +146,7 @@ def _columns(
         names.take(pa.array(np.minimum(records["slot"], len(names) - 1))),
         *(records[name] for name in ("started", "elapsed", "cpu", "max_rss", "exit", "signal")),
         reasons[records["reason"]],
-        *(values.take(pa.array(points)) for values in parameters.values()),
+        *(values.at(points) for values in parameters.values()),
         *(np.where(codes == JobState.COMPLETED, records[f"out:{name}"], np.nan) for name in view.spec.outputs),
     ]
     return [pa.array(column) for column in columns]
@@ -162,8 +162,7 @@ def _outputs(connection: Connection, view: BatchView, found: dict[str, Moments],
             said[output]["standard_deviation"] = values.standard_deviation
             continue
         column = samples.read(connection, view.spec, names=[output]).columns[output]
-        said[output] |= estimate(column, bins=0).to_dict()
-        del said[output]["histogram"]
+        said[output] |= estimate(column).to_dict()
     return said
 
 

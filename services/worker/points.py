@@ -1,9 +1,11 @@
 """A sweep's points as columns: the parameters in ``results.csv``, and ``points.csv`` with each point's estimates."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
@@ -12,24 +14,48 @@ from common.batch import BatchSpec
 from common.estimates import DEFAULT_CONFIDENCE, QUANTILES, SCALARS, describe_points
 from common.ledger import Connection
 from common.suspicion import Inspection
-from common.sweep import Sweep, all_points
+from common.sweep import Sweep
 
 
-def swept(spec: BatchSpec) -> dict[str, Any]:
-    """Each swept parameter's values at all points, as an Arrow array; of a mixture of types, as text."""
+@dataclass(frozen=True)
+class Swept:
+    """A swept parameter as a column: it moves on to its next value after ``stride`` points, and begins anew."""
+
+    values: Any
+    stride: int = 1
+
+    @property
+    def type(self) -> Any:
+        """The column's Arrow type; text for a mixture of types."""
+        return self.values.type
+
+    def at(self, points: np.ndarray) -> Any:
+        """Its values at these points, as an Arrow array."""
+        return self.values.take(pa.array(points // self.stride % len(self.values)))
+
+
+def swept(spec: BatchSpec) -> dict[str, Swept]:
+    """The swept parameters; costs the values of the axes, however many points they make."""
     if not spec.sweep:
         return {}
-    points = all_points(Sweep.from_dict(spec.sweep))
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(name for point in points for name in point):
-        values = [point.get(name) for point in points]
-        kinds = {type(value) for value in values}
-        if kinds <= {int, float}:
-            values = _floats(values) if float in kinds else values
-        elif not kinds <= {bool}:
-            values = ["" if value is None else str(value) for value in values]
-        found[name] = _column(values)
-    return found
+    sweep = Sweep.from_dict(spec.sweep)
+    if sweep.mode == "points":
+        names = dict.fromkeys(name for point in sweep.points for name in point)
+        return {name: Swept(_typed([point.get(name) for point in sweep.points])) for name in names}
+    found, stride = {}, 1
+    for name, values in reversed(sweep.axes.items()):
+        found[name] = Swept(_typed(list(values)), stride)
+        stride *= len(values) if sweep.mode == "grid" else 1
+    return dict(reversed(found.items()))
+
+
+def _typed(values: list[Any]) -> Any:
+    kinds = {type(value) for value in values}
+    if kinds <= {int, float}:
+        values = _floats(values) if float in kinds else values
+    elif not kinds <= {bool}:
+        values = ["" if value is None else str(value) for value in values]
+    return _column(values)
 
 
 def _floats(values: list[Any]) -> list[Any]:
@@ -57,7 +83,7 @@ def write_points(
     connection: Connection,
     spec: BatchSpec,
     path: Path,
-    parameters: dict[str, Any],
+    parameters: dict[str, Swept],
     inspection: Inspection,
     renew: Callable[[], None],
 ) -> None:
@@ -71,7 +97,7 @@ def write_points(
         for first, found in samples.by_points(connection, spec, sweep, 0, sweep.size):
             renew()
             count = len(found.completed)
-            columns = [values.slice(first, count) for values in parameters.values()]
+            columns = [values.at(np.arange(first, first + count)) for values in parameters.values()]
             for name in spec.outputs:
                 said = describe_points(found, name, DEFAULT_CONFIDENCE)
                 columns += [pa.array(said[field]) for field in ("count", "non_finite", *SCALARS)]
@@ -80,7 +106,7 @@ def write_points(
             inspection.add_points(found)
 
 
-def _schema(spec: BatchSpec, parameters: dict[str, Any]) -> Any:
+def _schema(spec: BatchSpec, parameters: dict[str, Swept]) -> Any:
     fields = [(name, values.type) for name, values in parameters.items()]
     for name in spec.outputs:
         fields += [(f"{name}_{field}", pa.int64()) for field in ("count", "non_finite")]

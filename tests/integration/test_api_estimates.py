@@ -41,6 +41,8 @@ def assert_right(found: dict[str, float], values: np.ndarray, confidence: float)
         "standard_error": stats.sem(values), "ci_low": low, "ci_high": high, "min": values.min(), "max": values.max(),
     }  # fmt: skip
     assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-12)
+    counts, edges = np.histogram(values, bins=20)
+    assert found["histogram"] == {"counts": counts.tolist(), "edges": edges.tolist()}
     for which, value in found["quantiles"].items():  # type: ignore[attr-defined]
         assert value == pytest.approx(np.quantile(values, float(which)), rel=1e-12)
 
@@ -59,9 +61,6 @@ def test_overall(client: FlaskClient, connection: Connection, root: Path, confid
     for name, found in said["outputs"].items():
         values = column(root, batch, name)
         assert_right(found, values, confidence)
-        counts, edges = np.histogram(values, bins=20)
-        assert found["histogram"]["counts"] == counts.tolist()
-        assert found["histogram"]["edges"] == pytest.approx(edges)
 
 
 def test_point_by_point(client: FlaskClient, connection: Connection, root: Path) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from common import queue, samples
@@ -19,6 +21,7 @@ from common.ledger.table import record_packer
 from common.options import read_options
 from common.programs.program import Program
 from common.submission import Submitter
+from common.sweep import Sweep, all_points
 from services.worker.finish import finish
 from services.worker.guard import Limits
 from services.worker.points import swept as columns_of
@@ -110,7 +113,7 @@ def assert_right(said: dict[str, str], given: np.ndarray) -> None:
 
 
 def test_the_summarys_estimates(root: Path, swept: BatchSpec) -> None:
-    """Over all, exactly what NumPy says of the column; no histogram, no NaN."""
+    """Over all, exactly what NumPy says of the column; no NaN."""
     place = root / str(swept.id)
     summary = json.loads((place / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     for name in OUTPUTS:
@@ -120,19 +123,36 @@ def test_the_summarys_estimates(root: Path, swept: BatchSpec) -> None:
         exact = {"mean": values.mean(), "standard_deviation": values.std(ddof=1), "min": values.min()}
         assert {key: said[key] for key in exact} == exact
         assert said["quantiles"] == {f"{which:g}": np.quantile(values, which) for which in QUANTILES}
-        assert "histogram" not in said
+        counts, edges = np.histogram(values, bins=20)
+        assert said["histogram"] == {"counts": counts.tolist(), "edges": edges.tolist()}
 
 
 @pytest.mark.parametrize("values", [[1, 2**70], [0.5, 10**400], [1, 2**63], ["a", "\ud800"]], ids=repr)
 def test_values_that_arrow_has_no_type_for(root: Path, swept: BatchSpec, values: list[object]) -> None:
     """They are text, and the same in the file."""
     points = [{"n": value} for value in values]
-    column = columns_of(replace(swept, sweep={"points": points, "replications": 1}))["n"]
+    column = columns_of(replace(swept, sweep={"points": points, "replications": 1}))["n"].at(np.arange(len(points)))
     assert column.to_pylist() in ([str(value) for value in values], values, ["a", "\\ud800"])
     pa.csv.write_csv(pa.table([column], names=["n"]), root / "n.csv")
     assert [row["n"] for row in rows(root / "n.csv")] == [
         "a" if v == "a" else str(v).replace("\ud800", "\\ud800") for v in values
     ]
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1),
+    st.booleans(),
+)
+def test_columns_are_the_sweeps(axes: dict[str, list[int]], zipped: bool) -> None:
+    """In closed form what the sweep says of each point."""
+    if zipped:
+        least = min(len(values) for values in axes.values())
+        axes = {name: values[:least] for name, values in axes.items()}
+    sweep = Sweep("zip" if zipped else "grid", axes)
+    columns = columns_of(BatchSpec(1, sweep.jobs, 1, sweep=sweep.to_dict()))
+    every = {name: column.at(np.arange(sweep.size)).to_pylist() for name, column in columns.items()}
+    assert list(every) == list(axes)
+    assert [dict(zip(every, values, strict=True)) for values in zip(*every.values(), strict=True)] == all_points(sweep)
 
 
 def test_a_sweep_with_such_a_value_finishes(connection: Connection, redis_url: str, root: Path) -> None:

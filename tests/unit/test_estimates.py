@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from common.errors import InvalidInput
-from common.estimates import estimate
+from common.estimates import estimate, half_width, histogram
 from common.statistics import Moments, moments
 from common.stopping import StopRule
 
@@ -25,6 +25,8 @@ def test_as_numpy_and_scipy_say(values: list[float], confidence: float) -> None:
         low, high = stats.t.interval(confidence, len(sample) - 1, loc=sample.mean(), scale=stats.sem(sample))
         assert (found.ci_low, found.ci_high) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
     assert sum(found.histogram["counts"]) == len(sample)
+    half = half_width(moments(sample), confidence)
+    assert half == pytest.approx((found.ci_high - found.ci_low) / 2, rel=1e-6, abs=1e-9)
 
 
 @given(st.lists(st.sampled_from([1.0, 2.0, np.nan, np.inf, -np.inf]), max_size=20))
@@ -83,3 +85,9 @@ def test_the_rule_looks_at_what_was_measured() -> None:
     half, found = (high - low) / 2, {"x": moments(values)}
     assert StopRule.parse(f"ci_halfwidth(x) < {half * 1.001}").met(found)
     assert not StopRule.parse(f"ci_halfwidth(x) < {half * 0.999}").met(found)
+
+
+@pytest.mark.parametrize("values", [[1e308, -1e308], [1e16, 1e16 + 2], [1e16, 1e16 + 2, 1e16]])
+def test_a_histogram_without_room(values: list[float]) -> None:
+    """Values that are too close together or too far apart for so many edges are counted in one bin."""
+    assert histogram(np.array(values)) == {"counts": [len(values)], "edges": [min(values), max(values)]}

@@ -82,7 +82,9 @@ class Options(BaseModel):
     kill_on_invalid_dependency: bool = Field(False, description="cancel it when its dependency can never be met")
     hold: bool = Field(False, description="accept it, and start it when it is released")
     until: str = Field(
-        "", max_length=200, description="end it by itself, such as: ci_halfwidth(price) < 0.01 and n >= 1000"
+        "",
+        max_length=200,
+        description="end it, or each point of a sweep, by itself: ci_halfwidth(price) < 0.01 and n >= 1000",
     )
     output_mode: Literal["files", "packed"] = Field(
         "files", description="a CSV file per job, or all of them packed into a few files"

@@ -64,7 +64,7 @@ def fields(options: Options, jobs: int, simulation: Simulation) -> dict[str, Any
         else:
             parameters, sweep = _complete(simulation, parameters, sweep)
     if options.until:
-        _check_rule(options.until, simulation, sweep)
+        _check_rule(options.until, simulation)
     return {
         **options.model_dump(),
         "parameters": dict(parameters),
@@ -126,14 +126,8 @@ def _with_array(simulation: Simulation, jobs: int) -> Program:
     return program
 
 
-def _check_rule(text: str, simulation: Simulation, sweep: Sweep | None) -> None:
+def _check_rule(text: str, simulation: Simulation) -> None:
     rule = StopRule.parse(text)
-    if sweep is not None and sweep.size > 1:
-        # Points run one after the other: the pooled interval would stop the batch before the last ones have begun.
-        raise InvalidInput(
-            f"until: a sweep's {sweep.size} points have each an interval of their own; submit a batch for each point",
-            field="until",
-        )
     if rule.output not in simulation.outputs:
         there = ", ".join(simulation.outputs) or "none"
         raise InvalidInput(f"until: {rule.output} is no output of {simulation.name}; there are {there}", field="until")

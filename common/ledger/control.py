@@ -26,9 +26,11 @@ def cancel(
     return int(reply[0]), tickets(connection, reply[1:])
 
 
-def abort(connection: Connection, batch_id: int, reason: Reason) -> tuple[int, list[Ticket]]:
-    """End the jobs of a batch that have not ended; returns how many that were, and what is to be published."""
-    reply = connection.run("abort", [keys.batch(batch_id)], [batch_id, reason.name])
+def abort(
+    connection: Connection, batch_id: int, reason: Reason, first: int = 1, last: int = 2**53
+) -> tuple[int, list[Ticket]]:
+    """End the jobs from ``first`` to ``last`` that have not ended; returns how many, and what is to be published."""
+    reply = connection.run("abort", [keys.batch(batch_id)], [batch_id, reason.name, first, last])
     return int(reply[0]), tickets(connection, reply[1:])
 
 

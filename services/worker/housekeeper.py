@@ -11,11 +11,11 @@ import structlog
 from celery import Celery
 
 from common import queue
-from common.batch import Reason, range_text
-from common.ledger import Connection, batches, control, ranges, workers
+from common.batch import range_text
+from common.ledger import Connection, batches, ranges, workers
 from common.ledger.ranges import Ticket
-from common.stopping import StopRule
 from services.worker.following import follow
+from services.worker.stopping import StopRules
 
 log = structlog.get_logger()
 
@@ -51,6 +51,7 @@ class Housekeeper:
         self._patient_until = 0.0
         self._missing: dict[str, int] = {}
         self._asked_to_finish = clock()
+        self._stop_rules = StopRules(connection, app, slice_seconds=slice_seconds)
 
     def sweep(self) -> None:
         """One round. Raises BrokerUnavailable or kombu's OperationalError; the next round goes on from there."""
@@ -64,7 +65,7 @@ class Housekeeper:
                 self._reclaim()
             queue.publish(self._app, ranges.release(self._connection))
             follow(self._connection, self._app, self._root)
-            self._stop_what_is_good_enough()
+            self._stop_rules.apply()
             self._finish(now)
             for partition in ranges.partitions(self._connection):
                 self._share(partition)
@@ -88,14 +89,6 @@ class Housekeeper:
             if not batches.finish_claimed(self._connection, batch):
                 partition = batches.view(self._connection, batch).spec.partition
                 queue.publish_finish(self._app, batch, partition)
-
-    def _stop_what_is_good_enough(self) -> None:
-        for batch, rule in batches.rules(self._connection).items():
-            spec = batches.view(self._connection, batch).spec
-            if StopRule.parse(rule).met(batches.statistics(self._connection, batch, spec.outputs)):
-                jobs, tickets = control.abort(self._connection, batch, Reason.StopRule)
-                log.info("batch.good_enough", batch=batch, rule=rule, jobs_not_needed=jobs)
-                queue.publish(self._app, tickets)
 
     def _share(self, partition: str) -> None:
         found = ranges.share(self._connection, slice_seconds=self._slice_seconds, partition=partition)

@@ -43,7 +43,7 @@ def swept(spec: BatchSpec) -> dict[str, Swept]:
         names = dict.fromkeys(name for point in sweep.points for name in point)
         return {name: Swept(_typed([point.get(name) for point in sweep.points])) for name in names}
     found, stride = {}, 1
-    for name, values in reversed(sweep.axes.items()):
+    for name, values in reversed(list(sweep.axes.items())):
         found[name] = Swept(_typed(list(values)), stride)
         stride *= len(values) if sweep.mode == "grid" else 1
     return dict(reversed(found.items()))

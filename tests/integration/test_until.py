@@ -1,27 +1,38 @@
 """Stop rules on real workers: a batch ends by itself once its estimate is good enough, and keeps what it has."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common import queue
 from common.audit import audit, verify
-from common.batch import JobState, Reason
+from common.batch import BatchSpec, JobState, Reason
 from common.errors import InvalidInput
-from common.estimates import overall
+from common.estimates import by_point, overall
 from common.explain import explain_batch, explain_job
-from common.ledger import Connection, batches, control, table
+from common.ledger import Connection, batches, control, ranges, table
 from common.ledger.batches import BatchView
+from common.ledger.ranges import Lease, Verdict
 from common.ledger.table import record_dtype
 from common.options import read_options
 from common.submission import Submitter
+from services.worker import stopping
+from services.worker.stopping import StopRules
 from tests.conftest import StartWorker
 from tests.integration.ledger_support import submit, take
-from tests.support import OUTPUTS, counted, files, wait_for
+from tests.support import OUTPUTS, counted, files, slice_of, wait_for
 
 MANY = 200_000
 # So that what a slot does between two looks of the housekeeper is little beside the whole.
 JOB_SECONDS = 0.001
+
+
+def commit_values(ledger: Connection, lease: Lease, values: list[float]) -> Verdict:
+    """Jobs from the lease's first on complete with these sums, half a second or a second each."""
+    return ranges.commit(ledger, lease, slice_of(lease.first, values), lease_seconds=60, slice_seconds=1)
 
 
 def ended(connection: Connection, submitter: Submitter, rule: str, **options: object) -> BatchView:
@@ -89,6 +100,107 @@ def test_a_wrong_rule_is_refused(connection: Connection, submitter: Submitter, r
         submitter.submit(5, options=read_options({"until": rule}))
     assert caught.value.field == "until"
     assert batches.all_ids(connection) == []
+
+
+@pytest.fixture
+def stop_rules(ledger: Connection, redis_url: str) -> Iterator[StopRules]:
+    """Applies the rules when it is told to."""
+    app = queue.make_app(redis_url)
+    yield StopRules(ledger, app, slice_seconds=1.0)
+    app.close()
+
+
+def of_points(ledger: Connection, points: int, replications: int, until: str) -> BatchSpec:
+    """A sweep in one range."""
+    jobs = points * replications
+    sweep = {"mode": "points", "points": [{}] * points, "replications": replications}
+    return submit(ledger, jobs, ranges=[(1, jobs)], sweep=sweep, until=until)
+
+
+def states(ledger: Connection, spec: BatchSpec) -> list[dict[str, int]]:
+    """Of each point how many jobs are in which state."""
+    records = table.page(ledger, spec.id, 1, spec.jobs, record_dtype(spec.outputs))
+    split = records["state"].reshape(-1, spec.sweep["replications"])
+    return [{JobState(int(state)).name: int((row == state).sum()) for state in np.unique(row)} for row in split]
+
+
+def test_each_point_has_its_own(ledger: Connection, stop_rules: StopRules) -> None:
+    """The one that is good enough ends; what waits, also its neighbours, goes on under leases of its own."""
+    spec = of_points(ledger, 3, 1000, "ci_halfwidth(sum) < 1 and n >= 50")
+    lease = take(ledger, spec.id)
+    # The values of slice_of are told apart by one: half-width 0 for the constant ones.
+    commit_values(ledger, lease, [5.0] * 49)
+    stop_rules.apply()
+    assert states(ledger, spec) == [{"PENDING": 951, "COMPLETED": 49}, {"PENDING": 1000}, {"PENDING": 1000}]
+    lease = replace(lease, first=50, count=2951)
+    commit_values(ledger, lease, [5.0])
+    stop_rules.apply()
+    assert states(ledger, spec) == [{"COMPLETED": 50, "ABORTED": 950}, {"PENDING": 1000}, {"PENDING": 1000}]
+    # Its holder has lost it, and the rest waits.
+    assert commit_values(ledger, replace(lease, first=51, count=2950), [5.0]).word == "stale"
+    lease = take(ledger, spec.id)
+    assert (lease.first, lease.count) == (1001, 2000)
+    commit_values(ledger, lease, [0.0, 1000.0] * 50)
+    stop_rules.apply()
+    assert states(ledger, spec)[1:] == [{"PENDING": 900, "COMPLETED": 100}, {"PENDING": 1000}]
+    assert not batches.view(ledger, spec.id).ended
+    assert control.abort(ledger, spec.id, Reason.StopRule)[0] == 1900
+
+
+def test_a_point_that_is_nearly_done_is_left_to_end(ledger: Connection, stop_rules: StopRules) -> None:
+    """Of jobs of half a second one is left: that is less than what stopping the slot might cost."""
+    spec = of_points(ledger, 2, 100, "ci_halfwidth(sum) < 1 and n >= 50")
+    lease = take(ledger, spec.id)
+    commit_values(ledger, lease, [5.0] * 99)
+    stop_rules.apply()
+    assert states(ledger, spec)[0] == {"PENDING": 1, "COMPLETED": 99}
+    assert control.abort(ledger, spec.id, Reason.StopRule)[0] == 101
+
+
+def test_a_rebuilt_sweeps_points_are_not_run_again(ledger: Connection, stop_rules: StopRules) -> None:
+    """What an emptied Redis has forgotten is decided again from what there is: ranges that wait are looked at, too."""
+    spec = of_points(ledger, 2, 1000, "ci_halfwidth(sum) < 1 and n >= 50")
+    lease = take(ledger, spec.id)
+    commit_values(ledger, lease, [5.0] * 60)
+    ranges.reclaim(ledger, [lease.token], crashed=False)
+    stop_rules.apply()
+    assert states(ledger, spec)[0] == {"COMPLETED": 60, "ABORTED": 940}
+    assert control.abort(ledger, spec.id, Reason.StopRule)[0] == 1000
+
+
+def test_many_points_take_turns(ledger: Connection, stop_rules: StopRules, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look reads a bounded number of records; each point's turn comes."""
+    monkeypatch.setattr(stopping, "MOST_JOBS_LOOKED_AT", 1)
+    sweep = {"mode": "points", "points": [{}] * 3, "replications": 1000}
+    cuts = [(1 + 1000 * point, 1000) for point in range(3)]
+    spec = submit(ledger, 3000, ranges=cuts, sweep=sweep, until="ci_halfwidth(sum) < 1 and n >= 50")
+    for _ in cuts:
+        commit_values(ledger, take(ledger, spec.id), [5.0] * 60)
+    for ended in (1, 2, 3):
+        stop_rules.apply()
+        assert sum("ABORTED" in point for point in states(ledger, spec)) == ended
+
+
+def test_a_sweep_stops_point_by_point(
+    connection: Connection, submitter: Submitter, root: Path, worker: StartWorker
+) -> None:
+    """On real workers: the points end after as many jobs as each needs; nothing is lost between them."""
+    worker(slots=2)
+    sweep = {"axes": {"sigma": [0.05, 0.4]}, "replications": 20_000}
+    options = {"simulation": "european_option", "parameters": {"paths": 100}, "sweep": sweep}
+    given = read_options({**options, "until": "ci_halfwidth(price) < 0.4"})
+    batch = submitter.submit(None, 42, job_seconds=JOB_SECONDS, options=given).id
+    wait_for(lambda: batches.view(connection, batch).finished, 60, "the end", lambda: counted(connection, batch))
+    spec = batches.view(connection, batch).spec
+    narrow, wide = by_point(connection, spec)
+    for point in (narrow, wide):
+        found = point["outputs"]["price"]
+        assert (found["ci_high"] - found["ci_low"]) / 2 < 0.4
+        assert 100 <= found["count"] < 20_000
+    assert states(connection, spec)[0]["ABORTED"] + narrow["outputs"]["price"]["count"] == 20_000
+    assert explain_batch(connection, batch).reason == "StopRule"
+    assert audit(connection, root, batch) == []
+    assert verify(root, spec, sample=50) == []
 
 
 @pytest.fixture

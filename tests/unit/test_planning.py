@@ -90,10 +90,9 @@ def test_a_declared_programs_array_is_only_a_default(
     assert planning.fields(asked, count, declared)["program"]["array"] == array
 
 
-def test_a_stop_rule_is_for_one_point() -> None:
-    """The points of a sweep run one after the other, and would be judged together."""
-    with pytest.raises(InvalidInput, match="2 points have each an interval of their own") as refused:
-        plan(None, outputs=("e",), sweep=TEN, until="ci_halfwidth(e) < 1")
+def test_a_sweep_has_a_stop_rule() -> None:
+    """For each of its points; about an output that there is."""
+    assert plan(None, outputs=("e",), sweep=TEN, until="ci_halfwidth(e) < 1")["until"]
+    with pytest.raises(InvalidInput, match="price is no output") as refused:
+        plan(None, outputs=("e",), sweep=TEN, until="ci_halfwidth(price) < 1")
     assert refused.value.field == "until"
-    one = {"points": [{"x": 1}], "replications": 500}
-    assert plan(None, outputs=("e",), sweep=one, until="ci_halfwidth(e) < 1")["until"]

@@ -1,7 +1,7 @@
--- abort: jobs PENDING | RUNNING of a batch -> ABORTED; its ranges, wherever they are, -> gone
+-- abort: jobs PENDING | RUNNING -> ABORTED; their ranges, wherever they are, -> shorter or gone
 -- KEYS  1 batch
--- ARGV  1 id  2 reason
+-- ARGV  1 id  2 reason  3 first and 4 last job
 -- returns {jobs that were ended, token…}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {0} end
-local jobs = close(ARGV[1], 1, math.huge, 'ABORTED', ARGV[2], '')
+local jobs = close(ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), 'ABORTED', ARGV[2], '')
 return {jobs, unpack(tokens)}

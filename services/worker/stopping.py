@@ -1,0 +1,72 @@
+"""Hold stop rules against what has completed, and end what is good enough: a batch, or a point of a sweep."""
+
+import numpy as np
+import structlog
+from celery import Celery
+
+from common import queue
+from common.batch import BatchSpec, JobState, Reason
+from common.ledger import Connection, batches, control, ranges, table
+from common.ledger.table import record_dtype
+from common.statistics import Moments, collect
+from common.stopping import StopRule
+
+log = structlog.get_logger()
+
+# Records of a sweep that are looked at in one round; the other points' turn comes in the next ones.
+MOST_JOBS_LOOKED_AT = 2**19
+
+
+class StopRules:
+    """Looks at the batches that have a rule, whenever it is asked to.
+
+    A point that needs less than ``slice_seconds`` to its end is left to end: to stop a slot costs what it has not
+    committed yet.
+    """
+
+    def __init__(self, connection: Connection, app: Celery, *, slice_seconds: float) -> None:
+        self._connection = connection
+        self._app = app
+        self._slice_seconds = slice_seconds
+        # Of each sweep the point that was looked at last.
+        self._last: dict[int, int] = {}
+
+    def apply(self) -> None:
+        """One look. Raises :class:`common.errors.BrokerUnavailable` or kombu's OperationalError."""
+        found = batches.rules(self._connection)
+        self._last = {batch: point for batch, point in self._last.items() if batch in found}
+        for batch, text in found.items():
+            spec, rule = batches.view(self._connection, batch).spec, StopRule.parse(text)
+            if spec.sweep and spec.jobs > spec.sweep["replications"]:
+                self._look_at_points(spec, rule)
+            elif rule.met(batches.statistics(self._connection, batch, spec.outputs)):
+                self._stop(spec, 1, spec.jobs)
+
+    def _look_at_points(self, spec: BatchSpec, rule: StopRule) -> None:
+        replications = int(spec.sweep["replications"])
+        # Points run in turn, so of most of them either nothing is done or nothing is left: those that are under way are
+        # where ranges stand.
+        heads = {ticket.first - 1 for ticket in ranges.open_ranges(self._connection, spec.id)}
+        points = sorted({head // replications for head in heads if head % replications})
+        last = self._last.get(spec.id, -1)
+        in_turn = [point for point in points if point > last] + [point for point in points if point <= last]
+        for point in in_turn[: max(1, MOST_JOBS_LOOKED_AT // replications)]:
+            self._last[spec.id] = point
+            first = point * replications + 1
+            if self._good_enough(spec, rule, first, replications):
+                self._stop(spec, first, replications)
+
+    def _good_enough(self, spec: BatchSpec, rule: StopRule, first: int, count: int) -> bool:
+        records = table.page(self._connection, spec.id, first, count, record_dtype(spec.outputs))
+        completed = records[records["state"] == JobState.COMPLETED]
+        left = np.count_nonzero(records["state"] == JobState.PENDING)
+        if not left or left * completed["elapsed"].sum() < self._slice_seconds * len(completed):
+            return False
+        found: dict[str, Moments] = {}
+        collect(found, completed, [rule.output])
+        return rule.met(found)
+
+    def _stop(self, spec: BatchSpec, first: int, count: int) -> None:
+        jobs, tickets = control.abort(self._connection, spec.id, Reason.StopRule, first, first + count - 1)
+        log.info("estimate.good_enough", batch=spec.id, rule=spec.until, first=first, jobs_not_needed=jobs)
+        queue.publish(self._app, tickets)

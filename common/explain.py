@@ -143,21 +143,21 @@ def _ending(spec: BatchSpec, record: np.void, error: str) -> Iterator[str]:
 def _explain_open(connection: Connection, view: BatchView, index: int, found: Explanation) -> None:
     """A job without an end: which range it is in says why."""
     mine = next((r for r in ranges.open_ranges(connection, view.spec.id) if r.first <= index < r.first + r.count), None)
-    slot, since = (None, None) if mine is None else connection.command(
-        "HMGET", keys.leased_range(mine.token), "slot", "since"
+    slot, since, at = (None, None, None) if mine is None else connection.command(
+        "HMGET", keys.leased_range(mine.token), "slot", "since", "at"
     )  # fmt: skip
     if mine is None or not slot or connection.command("ZSCORE", keys.LEASES, mine.token) is None:
         explain_waiting(connection, view, found, mine.token if mine is not None else "")
         return
     reported = f"it reports after each slice, last at {time_text(float(since or 0))}"
-    if index == mine.first:
+    now_at = max(mine.first, int(at or 0))
+    if index == now_at:
         found.state = "RUNNING"
         found.details.append(f"Slot {slot.decode()} is at it, or soon after it: {reported}.")
         found.advice = f"wait, or stop it: `batchsim cancel {found.id}`"
         return
-    found.details.append(
-        f"Slot {slot.decode()} has it in hand, {jobs_text(index - mine.first)} further on: {reported}."
-    )
+    where = f"{jobs_text(index - now_at)} further on" if index > now_at else "and has done it, as it seems"
+    found.details.append(f"Slot {slot.decode()} has it in hand, {where}: {reported}.")
     found.advice = ADVICE["RUNNING"].format(id=view.spec.id)
 
 

@@ -190,12 +190,12 @@ def note_difference(connection: Connection, batch_id: int, job: int, attempt: in
 
 
 def running_jobs(connection: Connection, batch_id: int) -> set[int]:
-    """Indices of the jobs that slots are at: the head of each leased range."""
+    """Indices of the jobs that slots are at, as they said last; else the head of each leased range."""
     heads = set()
     for token in connection.command("ZRANGE", keys.LEASES, 0, -1):
-        batch, first = connection.command("HMGET", keys.leased_range(token.decode()), "batch", "first")
+        batch, first, at = connection.command("HMGET", keys.leased_range(token.decode()), "batch", "first", "at")
         if batch is not None and int(batch) == batch_id:
-            heads.add(int(first))
+            heads.add(max(int(first), int(at or 0)))
     return heads
 
 

@@ -23,6 +23,9 @@ PARKED = PREFIX + "parked"
 PARTITIONS = PREFIX + "partitions"
 # set of "follower:followed": batches with aftercorr whose followed batch may have completed jobs before they came.
 UNPRIMED = PREFIX + "unprimed"
+# zset token → Redis time until which it is waited for, s: leases that a cancel ended and whose slot may be at the job
+# still. Written by cancel, abort, stopped and release; counted by batch in its ``stopping``.
+STOPPING = PREFIX + "stopping"
 # zset token → Redis time at which the lease runs out, s: the ranges that slots are working on.
 LEASES = PREFIX + "leases"
 # zset batch id → Redis time of submit, s: every batch. Written by submit.lua.
@@ -111,6 +114,8 @@ def verification(batch_id: int, name: str, part: int | None = None, what: str = 
 
 def leased_range(token: str) -> str:
     """Hash: batch, partition, first, count; once leased also worker and slot. Until its last job is committed.
+
+    ``at`` is the job that its holder was at when it renewed, and ``at_since`` since when it is.
 
     ``base`` attempts were made before the batch was requeued, ``tries`` failed since, ``lost`` were lost with their
     worker: together, plus one, the number of the attempt. ``crashes`` are those of the job at the head; while

@@ -129,8 +129,12 @@ def commit(
     lease_seconds: float,
     slice_seconds: float,
     give_back: bool = False,
+    keep: bool = False,
 ) -> Verdict:
-    """Make the slice's results true, once; refused as ``stale`` when the lease is another's by now."""
+    """Make the slice's results true, once; refused as ``stale`` when the lease is another's by now.
+
+    What is left of the range is given back if the ledger says so, or with ``give_back``; never with ``keep``.
+    """
     segments, records = [], []
     for segment, offset, piece in pieces(work.first, work.records, work.record_size):
         segments.append(keys.table(lease.batch, segment))
@@ -139,7 +143,8 @@ def commit(
         "commit",
         [keys.LEASES, keys.batch(lease.batch), keys.leased_range(lease.token), keys.statistics(lease.batch),
          keys.failures(lease.batch), *segments],
-        [lease.token, work.first, work.done, work.seconds, slice_seconds, lease_seconds, int(give_back),
+        [lease.token, work.first, work.done, work.seconds, slice_seconds, lease_seconds,
+         "keep" if keep else int(give_back),
          _work_json(work), MAX_FAILURES_KEPT, *records],
     )  # fmt: skip
     word = reply[0].decode()
@@ -177,11 +182,20 @@ def strike(
     return True, bool(reply[1]), tuple(part.decode() for part in reply[2:])
 
 
-def renew(connection: Connection, tokens: Sequence[str], *, lease_seconds: float) -> list[str]:
-    """Prolong the leases; returns those that were lost."""
-    if not tokens:
+def renew(connection: Connection, held: Mapping[str, int], *, lease_seconds: float) -> list[str]:
+    """Prolong the leases of these tokens, and note at which job each holder is (0: at none).
+
+    Returns those whose holder must stop: the lease is lost, or that job was cancelled or is another's by now.
+    """
+    if not held:
         return []
-    return [token.decode() for token in connection.run("renew", [keys.LEASES], [lease_seconds, *tokens])]
+    pairs = [value for pair in held.items() for value in pair]
+    return [token.decode() for token in connection.run("renew", [keys.LEASES], [lease_seconds, *pairs])]
+
+
+def stopped(connection: Connection, token: str) -> list[Ticket]:
+    """Say that the holder of a lease that was lost has stopped: its place is free. Returns what is to be published."""
+    return tickets(connection, connection.run("stopped", [keys.STOPPING], [token]))
 
 
 def reclaim(

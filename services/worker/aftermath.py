@@ -5,6 +5,7 @@ takes the first, and tells the second that the lease is gone.
 """
 
 import os
+from collections.abc import Mapping
 
 import structlog
 from celery import Celery
@@ -35,16 +36,17 @@ def bury(connection: Connection, app: Celery, settings: Settings, board: Board, 
     entry, progress, raw = board.read(index), board.progress(index), board.records(index)
     held = ranges.lookup(connection, entry.token)
     if held is None:
+        queue.publish(app, ranges.stopped(connection, entry.token))
         return
     spec = batches.view(connection, held.batch).spec
     lease = Lease(entry.token, held.batch, held.first, held.count, progress.attempt, progress.tries)
     in_slice = progress.record_size > 0
     # Packed results were in the dead process's memory; a file's data is in the kernel's.
     if in_slice and progress.done and spec.output_mode == "files" and progress.first == held.first:
-        _commit(connection, app, settings, spec, lease, progress, raw)
-    if in_slice and progress.since:
-        _strike(connection, app, spec, lease, progress)
-    else:
+        _commit(connection, app, settings, spec, lease, progress, raw, board.failures(index))
+    struck = bool(in_slice and progress.since) and _strike(connection, app, spec, lease, progress)
+    if not struck:
+        # It was at no job, or at one that had been taken out of its range.
         queue.publish(app, ranges.reclaim(connection, [entry.token], crashed=False))
 
 
@@ -66,26 +68,30 @@ def _commit(
     lease: Lease,
     progress: Progress,
     raw: bytes,
+    texts: Mapping[int, str],
 ) -> None:
     # A tail that was shared away meanwhile is another's.
     done = min(progress.done, lease.count)
     raw = raw[: done * progress.record_size]
-    work = summarise(spec.outputs, progress.first, 0.0, raw, {}, limits_of(spec), progress.tries)
+    texts = {job: text for job, text in texts.items() if job < progress.first + done}
+    work = summarise(spec.outputs, progress.first, 0.0, raw, texts, limits_of(spec), progress.tries)
     if settings.durability != "none":
         place = os.open(outputs.directory(settings.output_dir, spec), os.O_RDONLY | os.O_DIRECTORY)
         try:
             sync_filesystem(place)
         finally:
             os.close(place)
+    # Kept until the job that it died with is dealt with, also when it is another batch's turn.
     verdict = ranges.commit(
-        connection, lease, work, lease_seconds=settings.lease_seconds, slice_seconds=settings.slice_seconds
+        connection, lease, work, lease_seconds=settings.lease_seconds, slice_seconds=settings.slice_seconds, keep=True
     )
     queue.publish(app, ranges.tickets(connection, verdict.tickets))
     if verdict.ended:
         queue.publish_finish(app, spec.id, spec.partition)
 
 
-def _strike(connection: Connection, app: Celery, spec: BatchSpec, lease: Lease, progress: Progress) -> None:
+def _strike(connection: Connection, app: Celery, spec: BatchSpec, lease: Lease, progress: Progress) -> bool:
+    """Deal with the job that the process died with; False when that is not in the range, or the lease is gone."""
     job = progress.first + progress.done
     state = JobState(progress.ended_as) if progress.ended_as else None
     reason = REASONS.get(state, Reason.CrashLimit) if state else Reason.CrashLimit
@@ -100,11 +106,12 @@ def _strike(connection: Connection, app: Celery, spec: BatchSpec, lease: Lease, 
         connection, lease.token, job, state=state, limit=spec.crash_limit, record=record, text=text
     )
     if not struck:
-        return
+        return False
     log.error("slot.died", job=f"{spec.id}_{job}", how=_how(state, progress))
     queue.publish(app, ranges.tickets(connection, tokens))
     if ended:
         queue.publish_finish(app, spec.id, spec.partition)
+    return True
 
 
 def _how(state: JobState | None, progress: Progress) -> str:

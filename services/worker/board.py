@@ -11,12 +11,14 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a slot holds that runs jobs again to compare them; no range, so no lease is renewed for it.
+# What a slot holds that runs jobs again to compare them, or that waits for the volume: no range, and so no lease.
 VERIFYING = "verify-"
+AWAITING_STORAGE = "storage-"
 _ENTRY = struct.Struct("<IB59s")
 _HEADER_BYTES = _ENTRY.size
 # What the slot says of its slice: first job, record size, attempt, tries, seconds a job may take, kB it may grow to.
 _SLICE = struct.Struct("<QIHHdQ")
+_LIMIT_KB = struct.Struct("<Q")
 # Jobs of the slice that are over, and since when it is at the next one (time.monotonic; 0: at none).
 _PROGRESS = struct.Struct("<Qd")
 # The process that runs the slice, if it is not the slot itself.
@@ -32,7 +34,12 @@ _PROGRAM_AT = _END_AT + _END.size
 _RECORDS_AT = _PROGRAM_AT + _PROGRAM.size
 # A slice ends when its records fill this; at 44 bytes a job that is 23,000 jobs.
 RECORD_BYTES = 2**20
-_SLOT_BYTES = _RECORDS_AT + RECORD_BYTES
+# Error texts of the slice's failed jobs, one after the other: the bytes taken, then of each job its index and length.
+_TEXTS_AT = _RECORDS_AT + RECORD_BYTES
+_TEXTS_TAKEN = struct.Struct("<I")
+_TEXT = struct.Struct("<QH")
+TEXT_BYTES = 2**18
+_SLOT_BYTES = _TEXTS_AT + _TEXTS_TAKEN.size + TEXT_BYTES
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,11 @@ class SlotEntry:
     index: int
     pid: int
     token: str
+
+    @property
+    def has_range(self) -> bool:
+        """Whether it holds a range, and so a lease."""
+        return bool(self.token) and not self.token.startswith((VERIFYING, AWAITING_STORAGE))
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,11 @@ class Progress:
     runner: int
     ended_as: int
     exit_code: int
+
+    @property
+    def job(self) -> int:
+        """The job that it is at; 0: at none."""
+        return self.first + self.done if self.record_size and self.since else 0
 
 
 @dataclass(frozen=True)
@@ -134,6 +151,18 @@ class Board:
         progress, start = self.progress(index), self._offset(index) + _RECORDS_AT
         return self._map[start : start + progress.done * progress.record_size]
 
+    def failures(self, index: int) -> dict[int, str]:
+        """Error texts of the failed jobs of that slice, as far as there was room."""
+        at = self._offset(index) + _TEXTS_AT
+        (taken,) = _TEXTS_TAKEN.unpack_from(self._map, at)
+        at += _TEXTS_TAKEN.size
+        found, end = {}, at + taken
+        while at < end:
+            job, length = _TEXT.unpack_from(self._map, at)
+            at += _TEXT.size + length
+            found[job] = self._map[at - length : at].decode(errors="replace")
+        return found
+
     def note_runner(self, index: int, pid: int) -> None:
         """Say which process runs the slices of slot ``index``; 0: the slot's own."""
         _RUNNER.pack_into(self._map, self._offset(index) + _RUNNER_AT, pid)
@@ -172,6 +201,7 @@ class Recorder:
         self._progress_at = offset + _SLICE.size
         self._program_at = offset + _PROGRAM_AT - _ENTRY.size
         self._records_at = offset + _RECORDS_AT - _ENTRY.size
+        self._texts_at = offset + _TEXTS_AT - _ENTRY.size
         self._size = self._done = 0
         self._end = self._records_at
 
@@ -180,13 +210,12 @@ class Recorder:
         """One that nobody else sees."""
         return cls(bytearray(_SLOT_BYTES), 0)
 
-    def begin(
-        self, first: int, size: int, attempt: int, tries: int, *, limit_seconds: float = 0.0, limit_kb: int = 0
-    ) -> None:
+    def begin(self, first: int, size: int, attempt: int, tries: int, *, limit_seconds: float = 0.0) -> None:
         """A slice from job ``first`` begins, with records of ``size`` bytes."""
         self._size, self._done, self._end = size, 0, self._records_at
         _PROGRESS.pack_into(self._memory, self._progress_at, 0, 0.0)
-        _SLICE.pack_into(self._memory, self._slice_at, first, size, attempt, tries, limit_seconds, limit_kb)
+        _TEXTS_TAKEN.pack_into(self._memory, self._texts_at, 0)
+        _SLICE.pack_into(self._memory, self._slice_at, first, size, attempt, tries, limit_seconds, 0)
 
     def start(self, now: float) -> None:
         """The first job begins; ``now`` is time.monotonic()."""
@@ -199,6 +228,22 @@ class Recorder:
         self._end += self._size
         self._done += 1
         _PROGRESS.pack_into(self._memory, self._progress_at, self._done, now)
+
+    def limit(self, limit_kb: int) -> None:
+        """The process may grow to ``limit_kb`` in the job that begins now."""
+        _LIMIT_KB.pack_into(self._memory, self._slice_at + _SLICE.size - _LIMIT_KB.size, limit_kb)
+
+    def fail(self, job: int, text: str) -> None:
+        """A job has failed with this text; its record follows."""
+        raw = text.encode(errors="replace")
+        (taken,) = _TEXTS_TAKEN.unpack_from(self._memory, self._texts_at)
+        if taken + _TEXT.size + len(raw) > TEXT_BYTES:
+            return
+        at = self._texts_at + _TEXTS_TAKEN.size + taken
+        _TEXT.pack_into(self._memory, at, job, len(raw))
+        self._memory[at + _TEXT.size : at + _TEXT.size + len(raw)] = raw
+        # Last: what is counted is whole.
+        _TEXTS_TAKEN.pack_into(self._memory, self._texts_at, taken + _TEXT.size + len(raw))
 
     def stop(self) -> None:
         """No further job begins, and the one that did does not count."""

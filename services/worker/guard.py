@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from common.programs.memory import status_kb
+from common.programs.memory import own_kb
 
 T = TypeVar("T")
 
@@ -82,9 +82,28 @@ def memory_limit(megabytes: int) -> Iterator[None]:
         yield
         return
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = (status_kb("self", "VmData") + megabytes * 1024) * 1024
+    limit = (own_kb().data + megabytes * 1024) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
+
+
+class MemoryLimited:
+    """Runs each job under a memory limit of its own, which begins with what the process has by then.
+
+    So what an earlier job has left behind, in a cache or a global variable, is not held against the next one. ``tell``
+    is told to how many kB of resident memory the process may grow in the job.
+    """
+
+    def __init__(self, guard: Guard, megabytes: int, tell: Callable[[int], None]) -> None:
+        self._run = guard.run
+        self._megabytes = megabytes
+        self._tell = tell
+
+    def run(self, function: Callable[[int, int], T], index: int, attempt: int, seconds: float) -> T:
+        """As :meth:`Guard.run`; a job that wants more memory gets a MemoryError."""
+        self._tell(own_kb().resident + self._megabytes * 1024)
+        with memory_limit(self._megabytes):
+            return self._run(function, index, attempt, seconds)

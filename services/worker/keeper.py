@@ -29,7 +29,7 @@ from common.recovery import recover
 from common.settings import Settings
 from common.simulations import registry
 from services.worker.aftermath import bury, end_program
-from services.worker.board import VERIFYING, Board, SlotEntry
+from services.worker.board import Board, SlotEntry
 from services.worker.housekeeper import ABSENCE_SECONDS, Housekeeper
 
 log = structlog.get_logger()
@@ -167,16 +167,15 @@ class Keeper:
 
     def _renew(self, now: float) -> None:
         """Prolong the leases; whoever works on a range that was lost or cancelled is told to stop, and then made to."""
-        entries = [entry for entry in self._board.entries() if entry.token and _lives(entry.pid)]
-        entries = [entry for entry in entries if not entry.token.startswith(VERIFYING)]
-        tokens = [entry.token for entry in entries]
-        lost = set(ranges.renew(self._connection, tokens, lease_seconds=self._settings.lease_seconds))
-        self._lost_since = {token: self._lost_since.get(token, now) for token in lost}
+        entries = [entry for entry in self._board.entries() if entry.has_range and _lives(entry.pid)]
+        jobs = {entry.token: self._board.progress(entry.index).job for entry in entries}
+        stop = set(ranges.renew(self._connection, jobs, lease_seconds=self._settings.lease_seconds))
+        self._lost_since = {token: self._lost_since.get(token, now) for token in stop}
         for entry in entries:
             # The slot may have gone on to another range since.
-            if entry.token in lost and self._board.read(entry.index) == entry:
+            if entry.token in stop and self._board.read(entry.index) == entry:
                 over = now - self._lost_since[entry.token] >= STOP_SECONDS
-                log.info("range.stopped", token=entry.token, killed=over)
+                log.info("range.stopped", token=entry.token, job=jobs[entry.token], killed=over)
                 _signal(self._runner(entry), signal.SIGKILL if over else signal.SIGUSR1)
 
     def _enforce_limits(self) -> None:

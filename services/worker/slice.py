@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,12 +16,11 @@ from common.errors import StorageUnavailable
 from common.ledger.ranges import Retry, Slice
 from common.ledger.table import record_dtype, record_packer
 from common.programs.failure import ProgramFailed
-from common.programs.memory import status_kb
 from common.programs.running import Usage
 from common.runs import runs
 from common.statistics import Moments, collect
 from services.worker.board import Recorder
-from services.worker.guard import Guard, Interrupted, Limits, TimeLimitReached, memory_limit
+from services.worker.guard import Guard, Interrupted, Limits, MemoryLimited, TimeLimitReached
 
 MAX_ERROR_CHARACTERS = 4000
 MOST_DELAY_SECONDS = 3600.0
@@ -115,55 +114,58 @@ def run_slice(
     no_outputs = (float("nan"),) * len(job.outputs)
     failures: dict[int, str] = {}
     # What the loop looks up a million times is bound once.
-    run, compute, store, add, clock, now = guard.run, job.compute, job.store, recorder.add, time.monotonic, time.time
+    run, compute, store, add = _runner(guard, recorder, job), job.compute, job.store, recorder.add
+    clock, now = time.monotonic, time.time
     begin = tick = clock()
     meter = Meter(begin)
     deadline, limit_seconds = begin + seconds, limits.time_seconds
     unwritable: StorageUnavailable | None = None
-    # What a program may take does not count what this process has.
     used = job.usage
-    memory_mb = 0 if used is not None else limits.memory_mb
-    limit_kb = memory_mb and status_kb("self", "VmRSS") + memory_mb * 1024
-    recorder.begin(
-        first, record_dtype(job.outputs).itemsize, attempt, tries, limit_seconds=limit_seconds, limit_kb=limit_kb
-    )
+    recorder.begin(first, record_dtype(job.outputs).itemsize, attempt, tries, limit_seconds=limit_seconds)
     recorder.start(begin)
     completed, shown = (int(JobState.COMPLETED), 0, 0, 0), min(attempt, MOST_ATTEMPTS_SHOWN)
-    with memory_limit(memory_mb):
-        for index in range(first, first + count):
-            started = now()
-            try:
-                data, outputs = run(compute, index, attempt, limit_seconds)
-                store(index, data)
-                state, reason, code, killer = completed
-            except StorageUnavailable as error:
-                unwritable = error
-                break
-            except Interrupted:
-                break
-            except (Exception, SystemExit, TimeLimitReached) as error:  # noqa: BLE001 - a simulation's failure, not ours
-                end = _ending(error, limits, used)
-                outputs, state, reason, code, killer = no_outputs, end.state, end.reason, end.exit, end.signal
-                failures[index] = _text(error)[-MAX_ERROR_CHARACTERS:]
-                if end.reason in TRIED_AGAIN and tries < limits.retries:
-                    state = JobState.PENDING
-            ended = clock()
-            elapsed = ended - tick
-            if used is not None:
-                cpu, rss_kb = used.cpu_seconds, used.rss_kb
-            else:
-                if ended - meter.read_at >= METER_SECONDS:
-                    meter.read(ended)
-                cpu, rss_kb = elapsed * meter.cpu_share, meter.rss_kb
-            add(pack(state, shown, code, slot, killer, reason, started, elapsed, cpu, rss_kb, *outputs), ended)
-            tick = ended
-            if ended >= deadline or recorder.full or stopping():
-                break
+    for index in range(first, first + count):
+        started = now()
+        try:
+            data, outputs = run(compute, index, attempt, limit_seconds)
+            store(index, data)
+            state, reason, code, killer = completed
+        except StorageUnavailable as error:
+            unwritable = error
+            break
+        except Interrupted:
+            break
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the simulation's failure and not ours
+            end = _ending(error, limits, used)
+            outputs, state, reason, code, killer = no_outputs, end.state, end.reason, end.exit, end.signal
+            failures[index] = text = _text(error)[-MAX_ERROR_CHARACTERS:]
+            recorder.fail(index, text)
+            if end.reason in TRIED_AGAIN and tries < limits.retries:
+                state = JobState.PENDING
+        ended = clock()
+        elapsed = ended - tick
+        if used is not None:
+            cpu, rss_kb = used.cpu_seconds, used.rss_kb
+        else:
+            if ended - meter.read_at >= METER_SECONDS:
+                meter.read(ended)
+            cpu, rss_kb = elapsed * meter.cpu_share, meter.rss_kb
+        add(pack(state, shown, code, slot, killer, reason, started, elapsed, cpu, rss_kb, *outputs), ended)
+        tick = ended
+        if ended >= deadline or recorder.full or stopping():
+            break
     recorder.stop()
     work = summarise(job.outputs, first, clock() - begin, recorder.records(), failures, limits, tries)
     if unwritable is not None:
         raise SliceFailure(work, unwritable)
     return work
+
+
+def _runner(guard: Guard, recorder: Recorder, job: Job) -> Callable[..., Any]:
+    """What runs a job under its limits; the memory of a program is that of its own process, and seen to there."""
+    if job.limits.memory_mb and job.usage is None:
+        return MemoryLimited(guard, job.limits.memory_mb, recorder.limit).run
+    return guard.run
 
 
 def _ending(error: BaseException, limits: Limits, used: Usage | None) -> Ending:

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -15,12 +15,12 @@ from common import outputs, queue
 from common.batch import INITIAL_RANGES, BatchSpec, range_text
 from common.errors import BatchSimError, BrokerUnavailable, InvalidInput, StorageUnavailable
 from common.ledger import Connection, batches, control, ranges, workers
-from common.ledger.ranges import Lease, Slice, Verdict
+from common.ledger.ranges import Lease, Slice, Ticket, Verdict
 from common.ledger.verifications import Part
 from common.settings import Settings
 from common.simulations import registry
 from services.worker.aftermath import bury
-from services.worker.board import VERIFYING, Board
+from services.worker.board import AWAITING_STORAGE, VERIFYING, Board
 from services.worker.guard import Guard
 from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob, limits_of
@@ -79,6 +79,12 @@ class Slot:
                 lease, cut_off = self._persist(lambda: self._claim(None, partition))
         except Draining:
             log.warning("range.left", batch=batch, token=token)
+        except Exception:
+            # A defect of ours: let the range be offered again now, and not when its lease has run out.
+            log.exception("slot.failed", batch=batch)
+            held = self._board.read(self._index)
+            if held.has_range:
+                self._publish_all(ranges.reclaim(self._connection, [held.token]))
         finally:
             self._board.write(self._index, os.getpid())
 
@@ -179,6 +185,7 @@ class Slot:
             return self._commit(lease, work, give_back=give_back)
         if verdict.word == "stale":
             log.warning("range.lost", batch=lease.batch, range=range_text(lease.batch, lease.first, lease.count))
+            self._publish_all(self._persist(lambda: ranges.stopped(self._connection, lease.token)))
             return None
         self._report(lease, work)
         if verdict.ended:
@@ -229,6 +236,8 @@ class Slot:
         synced = done if done is not None and done.done and job is not None and job.try_sync() else None
         self._forget(lease.batch)
         self._commit(lease, synced or _nothing(lease), give_back=True)
+        # The range is another's now: whoever looks at the board must not take our waiting for work on it.
+        self._board.write(self._index, os.getpid(), f"{AWAITING_STORAGE}{lease.batch}")
         if self._persist(lambda: batches.view(self._connection, lease.batch)).ended:
             # Its directory was closed to us on purpose.
             return
@@ -294,9 +303,14 @@ class Slot:
     def _publish(self, tokens: tuple[str, ...]) -> None:
         """Publish the tickets of these ranges; what fails here is owed, and the housekeeper pays."""
         try:
-            if tokens:
-                queue.publish(self._app, ranges.tickets(self._connection, tokens))
-        except (BrokerUnavailable, OperationalError) as error:
+            self._publish_all(ranges.tickets(self._connection, tokens))
+        except BrokerUnavailable as error:
+            log.warning("publish.failed", error=str(error))
+
+    def _publish_all(self, tickets: Sequence[Ticket]) -> None:
+        try:
+            queue.publish(self._app, tickets)
+        except OperationalError as error:
             log.warning("publish.failed", error=str(error))
 
     def _report(self, lease: Lease, work: Slice) -> None:

@@ -21,10 +21,9 @@ from common.jobs import Jobs
 from common.ledger import Connection, batches, table, verifications, workers
 from common.ledger.table import record_dtype
 from common.ledger.verifications import ALIVE_SECONDS, Part, Report
-from common.programs.memory import status_kb
 from common.settings import Settings
 from services.worker.board import Board, Recorder
-from services.worker.guard import Guard, Interrupted, TimeLimitReached, memory_limit
+from services.worker.guard import Guard, MemoryLimited, TimeLimitReached
 from services.worker.job import limits_of
 from services.worker.retrying import Draining, persist
 
@@ -159,20 +158,20 @@ class Verifying:
     def _compare(self, spec: BatchSpec, jobs: Jobs, store: results.Store, index: int) -> str:
         """Run a job again, under its batch's limits; why it differs, or ""."""
         limits = limits_of(spec)
+        run = self._guard.run
         # A program's memory is not ours: it has its limit from the one that starts it.
-        memory_mb = 0 if jobs.programs else limits.memory_mb
-        limit_kb = memory_mb and status_kb("self", "VmRSS") + memory_mb * 1024
+        if limits.memory_mb and not jobs.programs:
+            run = MemoryLimited(self._guard, limits.memory_mb, self._recorder.limit).run
         # The keeper looks there whom to kill.
         dtype = record_dtype(spec.outputs)
         size, seconds = dtype.itemsize, limits.time_seconds or self._patience(spec, index, dtype)
-        self._recorder.begin(index, size, ATTEMPT, 0, limit_seconds=seconds, limit_kb=limit_kb)
+        self._recorder.begin(index, size, ATTEMPT, 0, limit_seconds=seconds)
         self._recorder.start(time.monotonic())
         try:
-            with memory_limit(memory_mb):
-                data, _ = self._guard.run(jobs.result, index, ATTEMPT, seconds)
+            data, _ = run(jobs.result, index, ATTEMPT, seconds)
         except TimeLimitReached:
             return f"did not end within {seconds:.3g} s this time"
-        except (Exception, SystemExit, Interrupted) as error:  # noqa: BLE001 - a simulation's failure, not ours
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the simulation's failure and not ours
             return f"raised {type(error).__name__} this time: {error}"[:500]
         finally:
             self._recorder.stop()

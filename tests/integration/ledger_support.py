@@ -202,8 +202,11 @@ def _assert_ranges(connection: Connection, view: BatchView, found: list[Ticket])
 def _assert_served(connection: Connection, view: BatchView) -> None:
     """A batch is in its waiting set iff slots may take ranges of it, and in no other."""
     waits = int(connection.command("ZCARD", keys.ranges(view.spec.id)))
-    running = view.counters[JobState.RUNNING]
-    room = max(0, view.throttle - running) if view.throttle else waits
+    stopping = int(connection.command("HGET", keys.batch(view.spec.id), "stopping") or 0)
+    tokens = connection.command("ZRANGE", keys.STOPPING, 0, -1)
+    assert stopping == sum(token.startswith(b"%d-" % view.spec.id) for token in tokens)
+    taken = view.counters[JobState.RUNNING] + stopping
+    room = max(0, view.throttle - taken) if view.throttle else waits
     claimable = 0 if view.held or view.unmet else min(waits, room)
     score = connection.command("ZSCORE", keys.waiting(view.spec.partition), view.spec.id)
     assert (score is not None) == (claimable > 0), (view, waits)

@@ -15,7 +15,7 @@ ACTIONS: dict[str, Callable[[Connection], object]] = {
     "view": lambda c: batches.view(c, 1),
     "submit": lambda c: batches.submit(c, BatchSpec(1, 1, 1)),
     "claim": claim,
-    "renew": lambda c: ranges.renew(c, ["t"], lease_seconds=1),
+    "renew": lambda c: ranges.renew(c, {"t": 0}, lease_seconds=1),
     "reclaim": ranges.reclaim,
     "cancel": lambda c: control.cancel(c, 1),
     "alive": workers.alive,

@@ -1,8 +1,10 @@
 """Leases on a real Redis: renewed while they are held, reclaimed once when they are lost, given up after crashes."""
 
+import pytest
+
 from common.batch import BatchSpec, JobState
-from common.ledger import Connection, batches, keys, ranges
-from common.ledger.ranges import MAX_CRASHES
+from common.ledger import Connection, batches, control, keys, ranges, table
+from common.ledger.ranges import MAX_CRASHES, Lease
 from common.ledger.table import read, record_dtype
 from tests.integration.ledger_support import after, claim, commit, expire, ids, submit, take
 from tests.support import OUTPUTS, counted, dump
@@ -13,11 +15,71 @@ def test_renew(connection: Connection) -> None:
     submit(connection, 3)
     held, lost = take(connection, lease=1.0), take(connection)
     ranges.reclaim(connection, [lost.token])
-    assert ranges.renew(connection, [held.token, lost.token, "nonsense"], lease_seconds=500) == [lost.token, "nonsense"]
+    assert ranges.renew(connection, {held.token: 0, lost.token: 0, "nonsense": 0}, lease_seconds=500) == [
+        lost.token,
+        "nonsense",
+    ]
     seconds = int(connection.command("TIME")[0])
     assert float(connection.command("ZSCORE", keys.LEASES, held.token)) > seconds + 400
     assert connection.command("ZCARD", keys.LEASES) == 1
-    assert ranges.renew(connection, [], lease_seconds=5) == []
+    assert ranges.renew(connection, {}, lease_seconds=5) == []
+
+
+def at_job(connection: Connection, lease: Lease, job: int) -> list[str]:
+    """Its holder says that it is at this job; whether it must stop."""
+    return ranges.renew(connection, {lease.token: job}, lease_seconds=60)
+
+
+def test_who_is_at_a_job_that_was_taken_away_must_stop(ledger: Connection) -> None:
+    """The range is shorter than its holder knows: what it is at is cancelled; what it has done before, it commits."""
+    spec = submit(ledger, 100, ranges=[(1, 100)])
+    lease = take(ledger)
+    assert at_job(ledger, lease, 42) == []
+    assert control.cancel(ledger, spec.id, 42, 42)[0] == 1
+    assert at_job(ledger, lease, 42) == [lease.token]
+    assert at_job(ledger, lease, 41) == []
+    assert commit(ledger, lease, 42).word == "shrunk"
+    assert commit(ledger, lease, 41).word == "done"
+    rest = take(ledger)
+    assert (rest.first, rest.count) == (43, 58)
+    commit(ledger, rest, 58)
+    assert counted(ledger, spec.id) == {"COMPLETED": 99, "CANCELLED": 1}
+
+
+@pytest.mark.parametrize(("state", "cancelled"), [("RUNNING", [(42, 1)]), ("PENDING", [(43, 58)])])
+def test_which_job_runs(ledger: Connection, state: str, cancelled: list[tuple[int, int]]) -> None:
+    """The one that the holder said it is at: what is before it is done, what is behind it waits."""
+    spec = submit(ledger, 100, ranges=[(1, 100)])
+    lease = take(ledger)
+    at_job(ledger, lease, 42)
+    assert batches.running_jobs(ledger, spec.id) == {42}
+    control.cancel(ledger, spec.id, state=state)
+    assert [(piece.first, piece.count) for piece in table.closed(ledger, spec.id)] == cancelled
+    assert (at_job(ledger, lease, 42) == [lease.token]) is (state == "RUNNING")
+
+
+def test_at_a_job_beyond_its_range_none_runs(ledger: Connection) -> None:
+    """What it does there is nobody's: there is no such job to cancel as RUNNING."""
+    spec = submit(ledger, 100, ranges=[(1, 100)])
+    lease = take(ledger)
+    at_job(ledger, lease, 42)
+    control.cancel(ledger, spec.id, 42, 42)
+    assert control.cancel(ledger, spec.id, state="RUNNING")[0] == 0
+
+
+def test_the_job_in_hand_is_not_shared_away(ledger: Connection) -> None:
+    """Only what is behind it; and not before it has been at it for a slice."""
+    submit(ledger, 100, ranges=[(1, 100)])
+    lease = take(ledger)
+    ledger.command("HSET", keys.PARTITION_SLOTS, "default", 3)
+    ledger.command("HSET", keys.leased_range(lease.token), "since", 1)
+    at_job(ledger, lease, 42)
+    assert ranges.share(ledger, slice_seconds=5) == []
+    ledger.command("HSET", keys.leased_range(lease.token), "at_since", 1)
+    parts = ranges.share(ledger, slice_seconds=5)
+    assert [(part.first, part.count) for part in parts] == [(62, 19), (81, 20)]
+    assert at_job(ledger, lease, 42) == []
+    assert at_job(ledger, lease, 62) == [lease.token]
 
 
 def test_reclaim_takes_only_what_ran_out(connection: Connection) -> None:

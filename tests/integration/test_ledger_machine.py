@@ -137,8 +137,8 @@ class LedgerMachine(LedgerModel):
     @rule(choices=st.lists(CHOICE, max_size=3))
     def renew(self, choices: list[int]) -> None:
         """Exactly those that were lost are named, and the others are safe from the next reclaim."""
-        tokens = [self.held[choice % len(self.held)].token for choice in choices]
-        lost = ranges.renew(self.connection, tokens, lease_seconds=60)
+        tokens = list(dict.fromkeys(self.held[choice % len(self.held)].token for choice in choices))
+        lost = ranges.renew(self.connection, dict.fromkeys(tokens, 0), lease_seconds=60)
         assert lost == [token for token in tokens if token not in self.leased]
         self.expired -= set(tokens)
 

@@ -206,7 +206,7 @@ def test_what_was_leased_before_is_refused_after(
         verdict = ranges.commit(connection, lease, slice_of(lease.first, [1.0]), lease_seconds=60, slice_seconds=1)
         assert verdict.word == "stale"
     tokens = [lease.token for lease in old]
-    assert ranges.renew(connection, tokens, lease_seconds=60) == tokens
+    assert ranges.renew(connection, dict.fromkeys(tokens, 0), lease_seconds=60) == tokens
     assert ranges.reclaim(connection, tokens) == []
     assert counted(connection, spec.id) == before == {"RUNNING": 1, "PENDING": 4}
     assert new.token not in tokens

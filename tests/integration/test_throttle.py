@@ -90,11 +90,33 @@ def test_every_way_to_leave_a_place_gives_it_to_another(ledger: Connection, how:
     elif how == "strike":
         tickets += strike(ledger, lease, 5)[2]
     else:
-        tickets += control.cancel(ledger, spec.id, 1, 10)[1]
+        assert control.cancel(ledger, spec.id, 1, 10)[1] == []
+        tickets += ranges.stopped(ledger, lease.token)
     assert len(tickets) == 1
     assert ranges.owed(ledger, QUEUE) == (1, 0)
     assert running(ledger, spec.id) == 0
     take(ledger)
+
+
+@pytest.mark.parametrize("how", ["reported", "given up"])
+def test_a_cancelled_jobs_place_is_free_when_it_has_stopped(ledger: Connection, how: str) -> None:
+    """Until its slot says so, or is not waited for any longer, its process may run: nothing else does."""
+    spec = submit(ledger, 3, throttle=2)
+    lease, other = take(ledger), take(ledger)
+    assert control.cancel(ledger, spec.id, lease.first, lease.first) == (1, [])
+    assert claim(ledger) is None
+    assert ranges.release(ledger) == []
+    assert ranges.stopped(ledger, other.token) == []
+    if how == "reported":
+        assert commit(ledger, lease, 1).word == "stale"
+        tickets = ranges.stopped(ledger, lease.token)
+        assert ranges.stopped(ledger, lease.token) == []
+    else:
+        ledger.command("ZADD", keys.STOPPING, "XX", 1, lease.token)
+        tickets = ranges.release(ledger)
+    assert [ticket.first for ticket in tickets] == [3]
+    assert take(ledger).first == 3
+    assert ledger.command("ZCARD", keys.STOPPING) == 0
 
 
 def test_idle_slots_get_no_part_beyond_the_throttle(ledger: Connection) -> None:

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from services.worker.guard import Guard, Interrupted, TimeLimitReached, memory_limit, status_kb
+from common.programs.memory import own_kb, status_kb
+from services.worker.guard import Guard, Interrupted, TimeLimitReached, memory_limit
 
 # Long enough that only an interruption ends it within a test's time.
 FOR_EVER = 60.0
@@ -140,3 +141,6 @@ def test_the_size_of_a_process() -> None:
     assert status_kb(os.getpid(), "VmData") > 1000
     assert status_kb(2**22 + 1, "VmRSS") == 0
     assert status_kb("self", "VmNone") == 0
+    own = own_kb()
+    assert own.resident == pytest.approx(status_kb("self", "VmRSS"), rel=0.05)
+    assert own.data == pytest.approx(status_kb("self", "VmData") + status_kb("self", "VmStk"), rel=0.05)

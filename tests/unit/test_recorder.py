@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.worker.board import RECORD_BYTES, Board, Progress
+from services.worker.board import RECORD_BYTES, TEXT_BYTES, Board, Progress, SlotEntry
 
 
 def test_records_survive_their_process(tmp_path: Path) -> None:
@@ -12,7 +12,8 @@ def test_records_survive_their_process(tmp_path: Path) -> None:
     board = Board.create(tmp_path / "b", 3)
     board.write(1, 123, "token")
     recorder = board.recorder(1)
-    recorder.begin(50, 4, 7, 2, limit_seconds=1.5, limit_kb=1000)
+    recorder.begin(50, 4, 7, 2, limit_seconds=1.5)
+    recorder.limit(1000)
     recorder.start(9.0)
     for now, record in ((10.0, b"aaaa"), (11.0, b"bbbb")):
         recorder.add(record, now)
@@ -88,3 +89,49 @@ def test_how_a_slot_ended_is_noted_beside_what_it_did(tmp_path: Path, state: int
     assert (board.progress(1).ended_as, board.progress(1).exit_code) == (state, code)
     assert (board.progress(1).done, board.records(1), board.read(1).token) == (1, b"xx", "token")
     board.close()
+
+
+def test_error_texts_survive_their_process(tmp_path: Path) -> None:
+    """With the job that each is of; what does not fit is left out, and a new slice begins with none."""
+    board = Board.create(tmp_path / "b", 2)
+    recorder, other = board.recorder(0), board.recorder(1)
+    assert board.failures(0) == {}
+    recorder.begin(50, 4, 1, 0)
+    recorder.fail(50, "ValueError: \u00fc")
+    recorder.fail(2**40, "")
+    recorder.add(b"aaaa", 1.0)
+    assert board.failures(0) == {50: "ValueError: \u00fc", 2**40: ""}
+    assert board.failures(1) == {}
+    other.begin(1, 4, 1, 0)
+    for job in range(1, 101):
+        other.fail(job, "x" * (TEXT_BYTES // 50))
+    kept = board.failures(1)
+    assert list(kept) == list(range(1, len(kept) + 1))
+    assert 45 < len(kept) < 51
+    assert board.records(0) == b"aaaa"
+    other.begin(1, 4, 1, 0)
+    assert board.failures(1) == {}
+    assert len(board.failures(0)) == 2
+
+
+def test_which_job_a_slot_is_at(tmp_path: Path) -> None:
+    """The first that is not over; none between slices."""
+    board = Board.create(tmp_path / "b", 1)
+    recorder = board.recorder(0)
+    assert board.progress(0).job == 0
+    recorder.begin(50, 4, 1, 0)
+    assert board.progress(0).job == 0
+    recorder.start(1.0)
+    assert board.progress(0).job == 50
+    recorder.add(b"aaaa", 2.0)
+    assert board.progress(0).job == 51
+    recorder.stop()
+    assert board.progress(0).job == 0
+
+
+@pytest.mark.parametrize(
+    ("token", "held"), [("7-ab-1", True), ("", False), ("verify-x-1", False), ("storage-7", False)]
+)
+def test_what_is_a_range(token: str, held: bool) -> None:
+    """Only that has a lease which is to be renewed."""
+    assert SlotEntry(0, 1, token).has_range is held

@@ -155,12 +155,6 @@ def test_storage_unavailable_at_once() -> None:
     assert (caught.value.work.done, caught.value.work.records, caught.value.work.states) == (0, b"", {})
 
 
-def test_interrupt_is_not_a_jobs_failure() -> None:
-    """What is meant for the process, as Ctrl-C, passes through."""
-    with pytest.raises(KeyboardInterrupt):
-        run(FakeJob({1: throw(KeyboardInterrupt())}), 1, 10)
-
-
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=50))
 def test_moments_equal_numpy(values: list[float]) -> None:
     """Count, mean, squared deviations, minimum and maximum are NumPy's."""

@@ -1,5 +1,6 @@
 """A slice under limits: time, memory, retries, exit codes, being told to stop, and the board that sees it all."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -20,6 +21,10 @@ from tests.unit.test_slice import FakeJob, throw
 
 # By default the plug-in takes the very alarm that the guard takes.
 pytestmark = pytest.mark.timeout(60, method="thread")
+
+
+class Own(BaseException):
+    """What only a simulation knows."""
 
 
 def run(job: FakeJob, count: int, guard: Guard | None = None, *, attempt: int = 1, tries: int = 0) -> Slice:
@@ -55,6 +60,32 @@ def test_a_job_beyond_its_memory_limit_is_out_of_memory() -> None:
     assert records(job, work)["reason"].tolist() == [0, Reason.OutOfMemory, 0]
     assert work.retries == []
     assert len(bytearray(2**30)) == 2**30
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_DATA counts what malloc maps on Linux only")
+def test_what_earlier_jobs_keep_is_not_held_against_the_next() -> None:
+    """Each job's limit begins with what the process has by then; of one that leaks nearly all of it, too."""
+    kept: list[bytearray] = []
+
+    def keep(megabytes: int) -> Callable[[], None]:
+        return lambda: kept.append(bytearray(megabytes * 2**20))
+
+    jobs = {index: keep(10) for index in range(1, 13)} | {13: keep(60), 14: keep(10), 15: keep(100), 16: keep(10)}
+    work = run(FakeJob(jobs, Limits(memory_mb=64)), 16)
+    assert work.states == {JobState.COMPLETED: 15, JobState.OUT_OF_MEMORY: 1}
+    assert list(work.failures) == [15]
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), Own("words")], ids=repr
+)
+def test_whatever_is_raised_is_a_failure(error: BaseException) -> None:
+    """Of the job, with its traceback, and tried again as any other; the next one runs."""
+    work = run(FakeJob({2: throw(error)}), 3)
+    assert work.states == {JobState.COMPLETED: 2, JobState.FAILED: 1}
+    assert type(error).__name__ in work.failures[2]
+    again = run(FakeJob({2: throw(error)}, Limits(retries=1)), 3)
+    assert [(retry.first, retry.count) for retry in again.retries] == [(2, 1)]
 
 
 def test_a_memory_error_without_a_limit_is_a_failure() -> None:

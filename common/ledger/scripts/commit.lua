@@ -2,7 +2,8 @@
 -- or -> PENDING once more, parked until their time, for those that are tried again
 -- The one place where a result becomes true: records, counters and statistics move together, once.
 -- KEYS  1 bs:leases  2 batch  3 range  4 statistics  5 failures  6… table segments
--- ARGV  1 token  2 first job of the slice  3 jobs done  4 seconds used  5 slice, s  6 lease, s  7 '1' to give the rest back
+-- ARGV  1 token  2 first job of the slice  3 jobs done  4 seconds used  5 slice, s  6 lease, s  7 '1' to give the rest back, 'keep' to
+--       keep all of it
 --       8 JSON {states: {state: jobs}, moments: {output: [n, mean, m2, min, max]}, failures: {index: error},
 --         retries: [[first, count, tries, delay in s, attempts before these tries, error]], completed: [[first, count]]}
 --       9 most failures kept  10… offset in the segment, records; one pair for each segment
@@ -82,7 +83,8 @@ if done > 0 then like.crashes = 0 end
 -- Jobs that may have been in a lost worker's hands run one by one; then the range is like any other.
 like.careful = math.max(0, tonumber(like.careful) - seconds)
 if like.careful == 0 then like.lost = 0 end
-if ARGV[7] == '1' or other_first or too_many or b[1] == '1' then
+local keep = ARGV[7] == 'keep'
+if not keep and (ARGV[7] == '1' or other_first or too_many or b[1] == '1') then
   unlease(id, token)
   redis.call('DEL', KEYS[3])
   offer(id, first, count, like)
@@ -91,7 +93,7 @@ if ARGV[7] == '1' or other_first or too_many or b[1] == '1' then
 end
 
 redis.call('HSET', KEYS[3], 'first', first, 'crashes', like.crashes, 'lost', like.lost, 'careful', text(like.careful))
-count = share(id, token, first, count)
+if not keep then count = share(id, token, first, count) end
 redis.call('HSET', KEYS[3], 'count', count, 'since', text(now()))
 redis.call('ZADD', KEYS[1], text(now() + tonumber(ARGV[6])), token)
 charge(id, slice)

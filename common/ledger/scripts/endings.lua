@@ -115,9 +115,9 @@ close = function(id, a, b, state, reason, which)
   for _, token in ipairs(which == 'BLOCKED' and {} or redis.call('ZRANGE', LEASES, 0, -1)) do
     local r = redis.call('HMGET', range_key(token), 'batch', 'first', 'count')
     if r[1] == tostring(id) then
-      local first, last = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1
-      local low = math.max(first + (which == 'PENDING' and 1 or 0), a)
-      local high = math.min(which == 'RUNNING' and first or last, b)
+      local first, last, at = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1, job_at(token)
+      local low = math.max(which == 'PENDING' and at + 1 or which == 'RUNNING' and at or first, a)
+      local high = math.min(which == 'RUNNING' and at or last, last, b)
       if low <= high then
         local like = traits(token)
         like.crashes = 0
@@ -128,6 +128,7 @@ close = function(id, a, b, state, reason, which)
         else
           unlease(id, token)
           redis.call('DEL', range_key(token))
+          await_stop(id, token)
         end
         note(low, high)
       end

@@ -23,7 +23,9 @@ local function ranges_key(id) return P .. 'batch:' .. id .. ':waiting' end
 local function parked_key(id) return P .. 'batch:' .. id .. ':parked' end
 local function blocked_key(id) return P .. 'batch:' .. id .. ':blocked' end
 local function range_key(token) return P .. 'range:' .. token end
-local LEASES, LEASED, PARKED = P .. 'leases', P .. 'leased', P .. 'parked'
+local LEASES, LEASED, PARKED, STOPPING = P .. 'leases', P .. 'leased', P .. 'parked', P .. 'stopping'
+-- For so long, s, a cancelled job's process counts at most, unless its end is reported.
+local STOPPING_SECONDS = 30
 
 -- A number as Redis stores it: doubles survive the way to text and back with 17 digits.
 local function text(x) return string.format('%.17g', x) end
@@ -75,11 +77,12 @@ end
 
 -- How many more slots a batch may have; nil: no limit.
 local function room(id)
-  local b = redis.call('HMGET', batch_key(id), 'held', 'unmet', 'throttle', 'RUNNING')
+  local b = redis.call('HMGET', batch_key(id), 'held', 'unmet', 'throttle', 'RUNNING', 'stopping')
   if b[1] == '1' or tonumber(b[2] or '0') > 0 then return 0 end
   local throttle = tonumber(b[3] or '0')
   if throttle == 0 then return nil end
-  return math.max(0, throttle - tonumber(b[4]))
+  -- Of a job that was cancelled the process may still run.
+  return math.max(0, throttle - tonumber(b[4]) - tonumber(b[5] or '0'))
 end
 
 local function claimable(id)
@@ -136,6 +139,13 @@ local function lease(id, token, seconds)
   redis.call('HINCRBY', batch_key(id), 'RUNNING', 1)
 end
 
+-- The job that a leased range's holder is at, as far as is known: behind it all is open, before it jobs are done which are
+-- not committed yet.
+local function job_at(token)
+  local r = redis.call('HMGET', range_key(token), 'first', 'at')
+  return math.max(tonumber(r[1]), tonumber(r[2] or '0'))
+end
+
 -- Ends a lease; false when there was none. The range is nowhere then.
 local function unlease(id, token)
   if redis.call('ZREM', LEASES, token) == 0 then return false end
@@ -175,25 +185,42 @@ local function free_slots(id, partition)
   return math.max(0, number(P .. 'offers', partition .. '/' .. b[1]) - tonumber(b[2] or '0'))
 end
 
--- Cuts a leased range's jobs [first, first + count) for slots that are idle: the first part is kept, the others are
--- offered. Returns the size of the kept part.
+-- Cuts a leased range's jobs [first, first + count) for slots that are idle: the first part is kept, with the job that its
+-- holder is at and what is before it, the others are offered. Returns the size of the kept part.
 local function share(id, token, first, count)
   local most = room(id)
   local partition = redis.call('HGET', range_key(token), 'partition')
   local others = math.min(idle_slots(partition), free_slots(id, partition))
   if most then others = math.min(others, most) end
-  local parts = math.min(others + 1, count)
+  local done = math.max(first, job_at(token)) - first
+  local left = count - done
+  local parts = math.min(others + 1, left)
   if parts < 2 then return count end
   local like = traits(token)
   like.crashes = 0
-  local low = math.ceil(count / parts)
+  local low = done + math.ceil(left / parts)
   local keep = low
   for part = 2, parts do
-    local high = math.floor(count * part / parts)
+    local high = done + math.floor(left * part / parts)
     if high > low then
       offer(id, first + low, high - low, like)
       low = high
     end
   end
   return keep
+end
+
+-- A lease was ended whose holder is at work: until it has stopped, its job takes one of the batch's places.
+local function await_stop(id, token)
+  redis.call('ZADD', STOPPING, text(now() + STOPPING_SECONDS), token)
+  redis.call('HINCRBY', batch_key(id), 'stopping', 1)
+end
+
+-- The holder of a lease that was ended has stopped, or is not waited for any longer.
+local function stopped(token)
+  if redis.call('ZREM', STOPPING, token) == 0 then return end
+  local id = string.match(token, '^%d+')
+  redis.call('HINCRBY', batch_key(id), 'stopping', -1)
+  freed[id] = true
+  settle(id)
 end

@@ -1,4 +1,4 @@
--- release: parked -> waiting, for all whose time has come
+-- release: parked -> waiting, for all whose time has come; stopping -> gone, for those that are not waited for any longer
 -- KEYS  1 bs:parked
 -- ARGV  1 most batches
 -- returns the tokens to publish
@@ -13,4 +13,5 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', time, 'LIMIT', 
   note_parked(id)
   settle(id)
 end
+for _, token in ipairs(redis.call('ZRANGEBYSCORE', STOPPING, '-inf', time)) do stopped(token) end
 return tokens

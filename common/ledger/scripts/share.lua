@@ -6,8 +6,10 @@
 if idle_slots(ARGV[1]) == 0 then return {} end
 local longest, most = nil, 1
 for _, token in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local r = redis.call('HMGET', range_key(token), 'count', 'since', 'partition', 'batch')
-  if r[2] and r[3] == ARGV[1] and tonumber(r[1]) > most and now() - tonumber(r[2]) > tonumber(ARGV[2]) and room(r[4]) ~= 0 then
+  local r = redis.call('HMGET', range_key(token), 'count', 'since', 'partition', 'batch', 'at_since')
+  -- Since when it is at one job, as far as is known: one that goes from job to job will share by itself.
+  local since = r[2] and math.max(tonumber(r[2]), tonumber(r[5] or '0'))
+  if since and r[3] == ARGV[1] and tonumber(r[1]) > most and now() - since > tonumber(ARGV[2]) and room(r[4]) ~= 0 then
     longest, most = token, tonumber(r[1])
   end
 end

@@ -65,11 +65,11 @@ def dies(ledger: Connection, app: Celery, redis_url: str, root: Path) -> Callabl
     return lambda **options: Dead(ledger, app, redis_url, root, **options)
 
 
-@pytest.mark.parametrize("why", ["priority", "hold", "throttle"])
+@pytest.mark.parametrize("why", ["priority", "hold"])
 def test_the_culprit_is_named_though_the_range_is_not_its_slots_any_more(
     ledger: Connection, dies: Callable[..., Dead], root: Path, why: str
 ) -> None:
-    """Another batch goes first, or it is held, or its throttle is lower: the job has reached its limit all the same."""
+    """Another batch goes first, or it is held: the job has reached its limit all the same."""
     dead = dies(time_limit_seconds=1.0)
     for _ in range(4):
         dead.does()
@@ -77,10 +77,8 @@ def test_the_culprit_is_named_though_the_range_is_not_its_slots_any_more(
         other = BatchSpec(next(ids), 5, 1, priority=1)
         outputs.prepare(root, other)
         batches.submit(ledger, other)
-    elif why == "hold":
-        control.adjust(ledger, dead.spec.id, "held", 1)
     else:
-        control.adjust(ledger, dead.spec.id, "throttle", 1)
+        control.adjust(ledger, dead.spec.id, "held", 1)
     dead.is_buried(JobState.TIMEOUT)
     assert counted(ledger, dead.spec.id) == {"COMPLETED": 4, "TIMEOUT": 1, "PENDING": 5}
     record = table.read(ledger, dead.spec.id, 5, 1, record_dtype(OUTPUTS))[0]

@@ -48,7 +48,10 @@ class Acting:
         controller = self._system.controller
         try:
             if act is Act.CANCEL:
-                self._cancel(spec, number)
+                first = 1 + int(number * (spec.jobs - 1))
+                self._cancel(spec, range(first, min(spec.jobs, first + spec.jobs // 5) + 1))
+            elif act is Act.CANCEL_RUNNING:
+                self._cancel(spec, range(1, spec.jobs + 1), state="RUNNING")
             elif act is Act.REQUEUE:
                 self._requeued.add(spec.id)
                 controller.requeue(spec.id, RUN_AGAIN)
@@ -66,14 +69,12 @@ class Acting:
             return f"{act.name} {spec.id}: {error.message}"
         return f"{act.name} {spec.id} {number:.2f}"
 
-    def _cancel(self, spec: BatchSpec, number: float) -> None:
+    def _cancel(self, spec: BatchSpec, span: range, state: str = "") -> None:
         told = self.told[spec.id]
-        first = 1 + int(number * (spec.jobs - 1))
-        span = range(first, min(spec.jobs, first + spec.jobs // 5) + 1)
         # Whether or not an answer comes.
         told.asked.update(span)
         self._system.note_cancel()
-        self._system.controller.cancel(spec.id, [(span[0], span[-1])])
+        self._system.controller.cancel(spec.id, [(span[0], span[-1])], state=state)
         states = present_states(self._system.connection, spec)
         told.answered.update(index for index in span if states[index - 1] is JobState.CANCELLED)
 

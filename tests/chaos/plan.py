@@ -18,6 +18,7 @@ class Act(Enum):
     """What somebody does to a batch."""
 
     CANCEL = "cancel a part"
+    CANCEL_RUNNING = "cancel what runs"
     HOLD = "hold"
     RELEASE = "release"
     THROTTLE = "set the throttle"

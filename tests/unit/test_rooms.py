@@ -165,3 +165,9 @@ def test_lua_scripts_never_walk_all_keys(script: Path) -> None:
     code = "\n".join(line.split("--")[0] for line in script.read_text(encoding="utf-8").splitlines())
     for word in ("'KEYS'", "'SCAN'", "'FLUSH"):
         assert word not in code
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Python knows two of one name apart no more than their first; then not a single test is run."""
+    names = [path.name for path in (REPO / "tests").rglob("*.py") if path.name not in ("__init__.py", "conftest.py")]
+    assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)

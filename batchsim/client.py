@@ -100,6 +100,7 @@ def _problem(error: HTTPError) -> BatchSimError:
         body = json.load(error)
     except (ValueError, OSError, HTTPException):
         body = None
-    detail = body.get("detail", error.reason) if isinstance(body, dict) else error.reason
+    body = body if isinstance(body, dict) else {}
+    detail, field = body.get("detail", error.reason), body.get("field")
     kind = InvalidInput if 400 <= error.code < 500 else BatchSimError
-    return kind(f"{error.code}: {detail}")
+    return kind(f"{error.code}: {detail}", field=field)

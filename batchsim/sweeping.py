@@ -1,7 +1,7 @@
 """Parameters and sweeps on the command line: ``--param sigma=0.1,0.2 --param k=80:120:5 --replications 1000``."""
 
 import csv
-import json
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from common.errors import InvalidInput
-from common.sweep import parse_values
+from common.simulations.described import Kinds
+from common.spelling import Kind, parse_column, parse_values, read_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,14 +31,22 @@ def sweep_options(function: F) -> F:
             "--param",
             multiple=True,
             metavar="NAME=VALUES",
-            help="a parameter: sigma=0.2; or a sweep: sigma=0.1,0.2 or k=80:120:5; repeatable",
+            help="a parameter: sigma=0.2; or a sweep: sigma=0.1,0.2 or k=80:120:5; or one value as JSON: "
+            "v=[1,2], name='\"a,b\"'; repeatable",
         ),
     ):
         function = option(function)
     return function
 
 
+def untyped(_name: str) -> Kind:
+    """What a parameter takes of which nothing is known."""
+    return Kind.ANY
+
+
 def read(
+    kinds: Kinds,
+    *,
     param: tuple[str, ...],
     replications: int | None,
     zip_axes: bool,
@@ -45,17 +54,20 @@ def read(
     from_json: Path | None,
     common_random_numbers: bool,
 ) -> dict[str, Any]:
-    """The fields ``parameters`` and ``sweep`` of a batch. Raises :class:`InvalidInput` that names the option."""
+    """The fields ``parameters`` and ``sweep`` of a batch. Raises :class:`InvalidInput` that names the option.
+
+    ``kinds`` says what each parameter takes, and so what a text is read as.
+    """
     fixed, axes = {}, {}
     for text in param:
-        name, values = _parameter(text)
+        name, values = _parameter(text, kinds)
         if name in fixed or name in axes:
             raise InvalidInput(f"--param {name} is given twice", field=name)
         if len(values) == 1:
             fixed[name] = values[0]
         else:
             axes[name] = values
-    points = _points(from_csv, from_json)
+    points = _points(from_csv, from_json, kinds)
     if points is not None and axes:
         raise InvalidInput("--from-csv and --from-json name the points; give each --param one value", field="param")
     if isinstance(points, Taken):
@@ -74,17 +86,17 @@ def read(
     return {"parameters": fixed, "sweep": sweep | {"common_random_numbers": common_random_numbers}}
 
 
-def _parameter(text: str) -> tuple[str, list[Any]]:
+def _parameter(text: str, kinds: Kinds) -> tuple[str, list[Any]]:
     name, separator, value = text.partition("=")
     if not separator or not name.isidentifier():
         raise InvalidInput(f"--param {text}: is not NAME=VALUES", field="param")
     try:
-        return name, parse_values(value)
+        return name, parse_values(value, kinds(name))
     except ValueError as error:
         raise InvalidInput(f"--param {name}: {error}", field=name) from None
 
 
-def _points(from_csv: Path | None, from_json: Path | None) -> "list[dict[str, Any]] | Taken | None":
+def _points(from_csv: Path | None, from_json: Path | None, kinds: Kinds) -> "list[dict[str, Any]] | Taken | None":
     if from_csv is None and from_json is None:
         return None
     if from_csv is not None and from_json is not None:
@@ -98,10 +110,42 @@ def _points(from_csv: Path | None, from_json: Path | None) -> "list[dict[str, An
         raise InvalidInput(f"{path}: {reason}", field="from_csv" if from_csv else "from_json") from None
     if from_json is not None:
         return _from_json(path, text)
-    rows = list(csv.DictReader(text.splitlines()))
-    if not rows or any(None in row or None in row.values() for row in rows):
-        raise InvalidInput(f"{path}: needs a header and rows of the same length", field="from_csv")
-    return [{name.strip(): parse_values(value.strip())[0] for name, value in row.items()} for row in rows]
+    return _from_csv(path, text, kinds)
+
+
+def _from_csv(path: Path, text: str, kinds: Kinds) -> list[dict[str, Any]]:
+    """Each row as a point, each cell as one value: a file has no room for what a cell might mean besides."""
+    header, rows = _table(path, text)
+    columns = []
+    for name, cells in zip(header, zip(*rows, strict=True), strict=True):
+        try:
+            columns.append(parse_column(cells, kinds(name)))
+        except ValueError as error:
+            raise InvalidInput(f"{path}: {name}: {error}", field=name) from None
+    return [dict(zip(header, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _table(path: Path, text: str) -> tuple[list[str], list[list[str]]]:
+    """The names in the first line, and the cells of the others; blank lines are none."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except csv.Error as error:
+        raise InvalidInput(f"{path}, line {reader.line_num}: {error}", field="from_csv") from None
+    if len(rows) < 2:
+        raise InvalidInput(f"{path}: needs a line of parameters' names, and one for each point", field="from_csv")
+    (_, header), *points = rows
+    if "" in header:
+        raise InvalidInput(f"{path}: column {header.index('') + 1} has no name in the first line", field="from_csv")
+    twice = next((name for name in header if header.count(name) > 1), "")
+    if twice:
+        raise InvalidInput(f"{path}: two columns are called {twice}; give each parameter once", field="from_csv")
+    for line, row in points:
+        if len(row) != len(header):
+            raise InvalidInput(
+                f"{path}, line {line}: has {len(row)} values, and there are {len(header)} names", field="from_csv"
+            )
+    return header, [row for _, row in points]
 
 
 @dataclass(frozen=True)
@@ -124,7 +168,7 @@ class Taken:
 
 def _from_json(path: Path, text: str) -> list[dict[str, Any]] | Taken:
     try:
-        found = json.loads(text)
+        found = read_json(text)
     except ValueError as error:
         raise InvalidInput(f"{path}: {error}", field="from_json") from None
     if isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("parameters", "sweep")):

@@ -11,10 +11,12 @@ import click
 
 from batchsim.client import Client
 from batchsim.parameters import WithParameters
-from batchsim.sweeping import NAMES, read, sweep_options
+from batchsim.sweeping import NAMES, read, sweep_options, untyped
+from common.errors import InvalidInput
 from common.indices import parse_id
 from common.intervals import half_width, plus_minus
-from common.options import Options
+from common.options import DEFAULTS, Options
+from common.simulations.described import Kinds, kinds_of
 
 EXIT_FAILED = 1
 WATCH_SECONDS = 0.5
@@ -69,9 +71,12 @@ def batch_options(function: F) -> F:
     return function
 
 
-def batch_fields(given: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of :func:`batch_options` and of a sweep out of all that were given."""
-    swept = read(**{name: given.pop(name) for name in NAMES})
+def batch_fields(given: dict[str, Any], kinds: Kinds = untyped) -> dict[str, Any]:
+    """Take the options of :func:`batch_options` and of a sweep out of all that were given.
+
+    ``kinds`` says what each parameter takes. Raises :class:`InvalidInput` that names the option.
+    """
+    swept = read(kinds, **{name: given.pop(name) for name in NAMES})
     own = {name: given.pop(name) for name in Options.model_fields if name in given}
     return {name: value for name, value in own.items() if value is not None} | swept
 
@@ -100,11 +105,22 @@ def submit(
     Each parameter of --simulation is an option, too: --sigma 0.1,0.2 is --param sigma=0.1,0.2.
     """
     client = Client(url, token)
-    given = batch_fields(options)
-    accepted = client.submit(jobs, seed, job_seconds=job_seconds, idempotency_key=idempotency_key, **given)
+    given = batch_fields(options, kinds_of(lambda: _schema(client, options["simulation"] or DEFAULTS.simulation)))
+    try:
+        accepted = client.submit(jobs, seed, job_seconds=job_seconds, idempotency_key=idempotency_key, **given)
+    except InvalidInput as error:
+        if jobs is None and error.field == "jobs":
+            raise InvalidInput("--jobs is missing: give a number, such as --jobs 1000", field="jobs") from None
+        raise
     click.echo(str(accepted["id"]))
     if then_watch:
         sys.exit(watch_batch(client, accepted["id"]))
+
+
+def _schema(client: Client, simulation: str) -> dict[str, Any]:
+    """The parameters of a simulation as the server knows them; empty when it does not."""
+    found = client.simulations().get("simulations", [])
+    return next((each["parameters"] for each in found if each["name"] == simulation), {})
 
 
 @click.command()

@@ -17,7 +17,7 @@ from common.outputs import SPEC_NAME
 from common.programs.admission import MOST_NAME_CHARACTERS
 from common.programs.files import literal
 from common.programs.program import DEFAULT_STDERR, DEFAULT_STDOUT, Program
-from common.sweep import parse_values
+from common.spelling import Kind, parse_values
 
 # What can change a result's bytes, or how it came about.
 PACKAGES = ("hpc-batch-sim", "numpy", "celery", "redis", "pydantic")
@@ -60,7 +60,7 @@ def command(spec: BatchSpec, place: Path | None = None) -> str:
         flag = f"--{name.replace('_', '-')}"
         words += [flag] if value is True else [flag, str(value)]
     file = (place or default_place(spec)) / SPEC_NAME
-    parameters = _parameter_words(spec)
+    parameters = _parameter_words(spec, (Kind.TYPED,) if program else (Kind.ANY, Kind.NUMBER, Kind.TEXT))
     words += ["--from-json", str(file)] if parameters is None else parameters
     return shlex.join(words + (_program_words(program, spec.outputs) if program else []))
 
@@ -75,8 +75,8 @@ def default_place(spec: BatchSpec) -> Path:
     return Path("outputs") if spec.startup else Path("outputs") / str(spec.id)
 
 
-def _parameter_words(spec: BatchSpec) -> list[str] | None:
-    """The parameters and the sweep as options; None when only a file can hold them."""
+def _parameter_words(spec: BatchSpec, kinds: Sequence[Kind]) -> list[str] | None:
+    """The parameters and the sweep as options, whichever of ``kinds`` each is; None when only a file can hold them."""
     sweep = spec.sweep
     axes = sweep.get("axes", {})
     if len(axes) > MOST_AXES or any(len(values) > MOST_VALUES for values in axes.values()):
@@ -85,10 +85,10 @@ def _parameter_words(spec: BatchSpec) -> list[str] | None:
         return None
     words = []
     for name, values in [*((name, [value]) for name, value in spec.parameters.items()), *axes.items()]:
-        texts = [text for value in values if (text := _text(value)) is not None]
-        if len(texts) < len(values):
+        text = _text(values, kinds)
+        if text is None:
             return None
-        words += ["--param", f"{name}={','.join(texts)}"]
+        words += ["--param", f"{name}={text}"]
     if sweep:
         words += ["--zip"] if sweep["mode"] == "zip" else []
         words += ["--replications", str(sweep["replications"])]
@@ -96,14 +96,22 @@ def _parameter_words(spec: BatchSpec) -> list[str] | None:
     return words
 
 
-def _text(value: Any) -> str | None:
-    """A value as ``--param`` reads it; None when it would read something else."""
-    text = json.dumps(value) if isinstance(value, bool) else str(value)
+def _text(values: Sequence[Any], kinds: Sequence[Kind]) -> str | None:
+    """Values as ``--param`` reads them, one that would be read as something else as JSON; None when none of it does."""
+    written = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    candidates = [",".join(written), *([json.dumps(values[0])] if len(values) == 1 else [])]
+    numbers = not any(isinstance(value, str) for value in values)
+    # A number is of no parameter that takes a text.
+    asked = [kind for kind in kinds if not (numbers and kind is Kind.TEXT)]
+    return next((text for text in candidates if all(_reads(text, kind, values) for kind in asked)), None)
+
+
+def _reads(text: str, kind: Kind, values: Sequence[Any]) -> bool:
     try:
-        back = parse_values(text)
+        # Unlike the values themselves, 1 and 1.0 and true differ as JSON.
+        return json.dumps(parse_values(text, kind)) == json.dumps(list(values))
     except ValueError:
-        return None
-    return text if len(back) == 1 and type(back[0]) is type(value) and back[0] == value else None
+        return False
 
 
 def _program_words(program: Program, outputs: Sequence[str]) -> list[str]:

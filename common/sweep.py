@@ -14,9 +14,9 @@ from common.errors import InvalidInput
 from common.rows import COLUMNS
 from common.settings import MAX_JOBS
 from common.simulations.declare import Simulation
+from common.spelling import MOST_VALUES
 
 MODES = ("grid", "zip", "points")
-MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,10 @@ class Sweep:
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise InvalidInput(f"sweep: {unknown[0]} is not a field of it", field="sweep")
-        found = cls(**{"mode": "points" if "points" in values else "grid", **values})
+        count = values.get("replications")
+        # JSON has one kind of number: 1000.0 is a thousand.
+        whole = {"replications": int(count)} if isinstance(count, float) and count.is_integer() else {}
+        found = cls(**{"mode": "points" if "points" in values else "grid", **values, **whole})
         found._check()
         return found
 
@@ -150,32 +153,3 @@ def all_points(sweep: Sweep) -> list[dict[str, Any]]:
     if sweep.mode != "grid":
         return [sweep.parameters(point) for point in range(sweep.size)]
     return [dict(zip(sweep.axes, values, strict=True)) for values in product(*sweep.axes.values())]
-
-
-def parse_values(text: str) -> list[Any]:
-    """Values as people write them: ``0.1,0.2``, or ``80:120:5`` for 80, 85 … 120. Raises ValueError."""
-    parts = text.split(":")
-    if len(parts) == 3:
-        start, stop, step = (float(part) for part in parts)
-        if step == 0 or (stop - start) / step < 0:
-            raise ValueError(f"{text}: the step leads away from the end")
-        count = int((stop - start) / step + 1e-9) + 1
-        if count > MOST_VALUES:
-            raise ValueError(f"{text}: more than {MOST_VALUES:_} values")
-        return [_plain(start + number * step) for number in range(count)]
-    return [_value(part) for part in text.split(",")]
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
-def _plain(value: float) -> float | int:
-    # 0.1 + 0.2 shall read 0.3, as it was meant.
-    value = float(f"{value:.12g}")
-    return int(value) if value.is_integer() else value

@@ -12,7 +12,8 @@ from common.errors import InvalidInput
 from common.options import read_options
 from common.simulations import registry
 from common.simulations.declare import Simulation
-from common.sweep import parse_values
+from common.simulations.described import Described, describe
+from common.spelling import Kind, parse_values
 from services.api.state import state
 
 blueprint = Blueprint("form", __name__)
@@ -28,7 +29,8 @@ class Field:
     """A parameter as a field: ``choices`` are all that it can be, or none."""
 
     name: str
-    kind: str
+    kind: Kind
+    required: bool
     default: str
     hint: str
     choices: tuple[str, ...] = ()
@@ -61,18 +63,18 @@ def submit(name: str) -> ResponseReturnValue:
 
 def fields(simulation: Simulation) -> list[Field]:
     """The parameters as fields, in the order of the signature."""
-    schema = simulation.schema()["parameters"]
-    return [_field(name, each, schema.get("$defs", {})) for name, each in schema.get("properties", {}).items()]
+    return [_field(each) for each in describe(simulation.schema()["parameters"])]
 
 
-def _field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Field:
-    if "$ref" in schema:
-        schema = {**definitions.get(str(schema["$ref"]).rsplit("/", 1)[-1], {}), **schema}
-    kind = str(schema.get("type", "any"))
-    choices = ("true", "false") if kind == "boolean" else tuple(str(value) for value in schema.get("enum", ()))
-    limits = [f"{sign} {schema[word]}" for word, sign in _LIMITS.items() if word in schema]
-    hint = ", ".join(part for part in (schema.get("description", ""), *limits) if part)
-    return Field(name, kind, _text(schema.get("default", "")), hint, choices)
+def _field(each: Described) -> Field:
+    default = _text(each.default)
+    choices = ("true", "false") if each.type == "boolean" else tuple(_text(value) for value in each.choices)
+    if choices and not each.required and default not in choices:
+        # Or the first would be sent when nothing was chosen.
+        choices = (default, *choices)
+    limits = [f"{_LIMITS[word]} {value}" for word, value in each.limits.items()]
+    hint = ", ".join(part for part in (each.description, *limits) if part)
+    return Field(each.name, each.kind, each.required, default, hint, choices)
 
 
 def _text(value: Any) -> str:
@@ -106,10 +108,10 @@ def _read(simulation: Simulation, form: Mapping[str, str]) -> tuple[int | None, 
 
 def _values(field: Field, text: str) -> list[Any]:
     # A text may have commas and colons of its own.
-    if field.kind == "string":
+    if field.kind is Kind.TEXT:
         return [text]
     try:
-        return parse_values(text)
+        return parse_values(text, field.kind)
     except ValueError as error:
         raise InvalidInput(f"{field.name}: {error}", field=field.name) from None
 

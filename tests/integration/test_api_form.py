@@ -17,7 +17,8 @@ from batchsim import simulation
 
 @simulation(outputs={"y": float})
 def own(rng, *, x: Annotated[float, Field(gt=0, le=10, description="how far")] = 1.5, n: int = 1, loud: bool = True,
-        colour: Literal["red", "blue"] = "red", text: str = "a,b", needed: int):
+        colour: Literal["red", "blue"] = "red", text: str = "a,b", needed: int, empty: str = "",
+        maybe: int | None = None, choice: Literal["a", "b"] | None = None, weights: list[float] = [1.0]):
     "Something of the user's."
     return {"y": x}
 """
@@ -49,6 +50,9 @@ def test_the_form_comes_from_the_schema(own: FlaskClient) -> None:
     assert "<option selected>true</option><option>false</option>" in text
     assert "<option selected>red</option><option>blue</option>" in text
     assert 'name="param:needed" value="" autocomplete="off" required' in text
+    for name in ("empty", "maybe"):
+        assert f'name="param:{name}" value="" autocomplete="off">' in text
+    assert "<option selected></option><option>a</option><option>b</option>" in text
     assert "<script" not in text
 
 
@@ -65,6 +69,13 @@ def test_a_sweep_is_submitted(own: FlaskClient, connection: Connection) -> None:
     assert '<th scope="col">y</th>' in page
 
 
+def test_each_value_is_read_as_what_it_is_of(own: FlaskClient, connection: Connection) -> None:
+    """A text is a text, whatever it looks like; a list is JSON; what is left empty by default can stay so."""
+    filled = {"param:text": "007", "param:weights": "[1,2]", "param:needed": "3", "param:empty": "", "param:choice": ""}
+    assert own.post("/submit/own", data={**filled, "jobs": "7"}).status_code == 303
+    assert batches.view(connection, 1).spec.parameters == {"text": "007", "weights": [1, 2], "needed": 3}
+
+
 def test_jobs_without_a_sweep(client: FlaskClient, connection: Connection) -> None:
     assert client.post("/submit/random_numbers", data={"jobs": "7", "output_mode": "packed"}).status_code == 303
     assert (batches.view(connection, 1).spec.jobs, batches.view(connection, 1).spec.output_mode) == (7, "packed")
@@ -75,6 +86,10 @@ def test_jobs_without_a_sweep(client: FlaskClient, connection: Connection) -> No
     [
         ({"param:needed": "3", "param:x": "-1"}, "x is -1: input should be greater than 0"),
         ({"param:needed": "3", "param:x": "1:2:0"}, "x: 1:2:0: the step leads away from the end"),
+        ({"param:needed": "3", "param:x": "0:inf:1"}, "x: 0:inf:1: START:STOP:STEP must be three finite numbers"),
+        ({"param:needed": "a:b:c"}, "needed is 'a:b:c'"),
+        ({"param:needed": "3", "param:weights": "1,2"}, "weights: '1,2' is not JSON"),
+        ({"param:needed": "3", "param:weights": "[" * 9000}, "weights: [[["),
         ({}, "needed is missing"),
         ({"param:needed": "3", "jobs": "many"}, "jobs is 'many'; it must be a whole number"),
         ({"param:needed": "3", "seed": "-1"}, "seed is '-1'; it must be a whole number"),

@@ -24,6 +24,7 @@ from tests.support import dump
         ({"jobs": 1}, 1, None),
         ({"jobs": 1000.0, "seed": 7.0}, 1000, 7),
         ({"jobs": 1e2, "seed": None}, 100, None),
+        ({"sweep": {"points": [{}], "replications": 1000.0}}, 1000, None),
         ({"jobs": 2, "seed": MAX_SEED, "job_seconds": 0.5}, 2, MAX_SEED),
         ({"jobs": 2, "seed": 0, "job_seconds": 3}, 2, 0),
         ({"jobs": MAX_JOBS}, MAX_JOBS, None),

@@ -3,10 +3,13 @@
 import json
 import shlex
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
 
 from batchsim import programs, verbs
 from batchsim.cli import batchsim
@@ -16,6 +19,7 @@ from common.options import Options, read_options
 from common.programs.program import Program
 from common.provenance import PACKAGES, command, environment
 from common.simulations import registry
+from common.spelling import Kind
 from common.sweep import Sweep
 
 SPECS: list[dict[str, Any]] = [
@@ -88,8 +92,25 @@ def test_the_command_repeats_the_batch(tmp_path: Path, values: dict[str, Any]) -
 
 AWKWARD = [
     "a,b", "1:2:3", "5", "0.5", "true", "TRUE", "nan", " x ", "it's", "$HOME", "", "a b", "ü", "-x", True, False,
-    0, 0.0, 5, 5.0, 1e-300, 10**20, -1, [1, 2], [], None, {"a": 1},
+    0, 0.0, 5, 5.0, 1e-300, 10**20, 10**400, -1, [1, 2], [], None, {"a": 1}, ["a,b", None], "[1", '"', "1_2", "007",
+    "1.10", "x:1", "2:3", "a:b:c", "-0", float("inf"), float("nan"),
 ]  # fmt: skip
+TEXTS = st.text(max_size=8) | st.from_regex(r"[-+0-9.e:,\[\]\"{}a ]{0,8}", fullmatch=True)
+SCALARS = TEXTS | st.integers() | st.floats() | st.booleans() | st.none()
+VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(max_size=3), SCALARS, max_size=2)
+
+
+def come_back(place: Path, given: dict[str, Any], *kinds: Kind, program: Program | None = None) -> None:
+    """See that the command of a batch with these parameters is read as the same ones, whatever their kind."""
+    spec = BatchSpec(7, 2, 42, **given, program=program.to_dict() if program else {})
+    (place / "batch.json").write_text(spec.to_json())
+    line = command(spec, place)
+    for kind in kinds:
+        read = typed(line)
+        programs.read(read)
+        fields = read_options(verbs.batch_fields(read, lambda _, kind=kind: kind)).model_dump()
+        again, before = ([got["parameters"], got["sweep"]] for got in (fields, vars(spec)))
+        assert json.dumps(again, sort_keys=True) == json.dumps(before, sort_keys=True), line
 
 
 @pytest.mark.parametrize("value", AWKWARD, ids=repr)
@@ -99,11 +120,42 @@ def test_any_parameter_comes_back_as_it_was(tmp_path: Path, value: Any, swept: b
     given: dict[str, Any] = {"parameters": {"p": value}}
     if swept:
         given = {"sweep": Sweep.from_dict({"axes": {"p": [value, 7]}}).to_dict()}
-    spec = BatchSpec(7, 2, 42, **given)
-    (tmp_path / "batch.json").write_text(spec.to_json())
-    fields, _, _ = read_back(command(spec, tmp_path))
-    again, before = ([got["parameters"], got["sweep"]] for got in (fields, vars(spec)))
-    assert json.dumps(again, sort_keys=True) == json.dumps(before, sort_keys=True)
+    come_back(tmp_path, given, *kinds_of_value(value, 7 if swept else value))
+    come_back(tmp_path, given, Kind.TYPED, program=Program(("true",), "/"))
+
+
+def kinds_of_value(*values: Any) -> list[Kind]:
+    """The kinds of parameters that can have them: a number is of none that takes texts only."""
+    texts = all(isinstance(value, str) for value in values)
+    return [Kind.ANY, Kind.NUMBER, *([Kind.TEXT] if texts else [])]
+
+
+@for_all(st.lists(VALUES, min_size=1, max_size=3), st.booleans())
+def test_whatever_the_values_are(values: list[Any], of_program: bool) -> None:
+    """One is fixed, several are a sweep; of a simulation and of a program."""
+    given: dict[str, Any] = {"parameters": {"p": values[0]}}
+    if len(values) > 1:
+        given = {"sweep": Sweep.from_dict({"axes": {"p": values}}).to_dict()}
+    kinds = [Kind.TYPED] if of_program else kinds_of_value(*values)
+    with TemporaryDirectory() as place:
+        come_back(Path(place), given, *kinds, program=Program(("true",), "/") if of_program else None)
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        (["5"], """--param 'p="5"'"""),
+        (["a,b"], """--param 'p="a,b"'"""),
+        ([[1, 2]], "--param 'p=[1, 2]'"),
+        (["a"], "--param p=a"),
+        ([0.1, 2], "--param p=0.1,2"),
+    ],
+)
+def test_what_can_be_typed_is_written(tmp_path: Path, values: list[Any], written: str) -> None:
+    """And not left to a file, which the command would need besides."""
+    sweep = Sweep.from_dict({"axes": {"p": values}}).to_dict() if len(values) > 1 else {}
+    spec = BatchSpec(7, 2, 42, parameters={} if sweep else {"p": values[0]}, sweep=sweep)
+    assert written in command(spec, tmp_path)
 
 
 PROGRAMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -133,7 +185,7 @@ def test_the_command_repeats_a_program(
     assert chosen is not None
     assert (chosen.program, chosen.outputs) == (own, spec.outputs)
     assert read["jobs"] == (None if spec.sweep or own.array else "8")
-    fields = read_options(chosen.options(verbs.batch_fields(read))).model_dump()
+    fields = read_options(chosen.options(verbs.batch_fields(read, lambda _: Kind.TYPED))).model_dump()
     for name in set(Options.model_fields) - {"max_fails"}:
         assert fields[name] == getattr(spec, name), name
 

@@ -1,0 +1,177 @@
+"""Values as people write them: ``0.1,0.2``, ``80:120:5`` for 80, 85 … 120, or one value as JSON, such as ``[1, 2]``.
+
+A text says nothing of its type; where the parameter has one, that decides what the text is read as.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+MOST_VALUES = 100_000
+
+# No 007 and no 1_000, which are texts to most people; no nan, which JSON cannot hold.
+_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)|[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
+_RANGE_PARTS = 3
+
+
+class Kind(StrEnum):
+    """What a parameter takes, in JSON Schema's words where it has one."""
+
+    ANY = "any"
+    NUMBER = "number"
+    TEXT = "string"
+    LIST = "array"
+    OBJECT = "object"
+    #: What a program of the command line gets: a single value stays as it was typed.
+    TYPED = "typed"
+
+
+_RANGELESS = (Kind.TEXT, Kind.LIST, Kind.OBJECT)
+
+
+def parse_values(text: str, kind: Kind = Kind.ANY) -> list[Any]:
+    """The values that a text stands for: several make a sweep. Raises ValueError with what to write instead.
+
+    What begins with ``[``, ``{`` or ``"`` is one value, as JSON.
+    """
+    if _is_json(text):
+        return [_from_json(text)]
+    parts = text.split(",")
+    if len(parts) == 1 and kind not in _RANGELESS and _is_range(text):
+        return _range(text)
+    if len(parts) == 1 or kind in (Kind.LIST, Kind.OBJECT):
+        return [parse_value(text, kind)]
+    if kind not in _RANGELESS and any(_is_range(part) for part in parts):
+        raise ValueError(f"{text}: a range stands alone; write out its values, or the others")
+    return parse_column(parts, kind)
+
+
+def parse_value(text: str, kind: Kind = Kind.ANY) -> Any:
+    """The one value that a text stands for, commas and colons in it or not. Raises ValueError."""
+    if _is_json(text):
+        return _from_json(text)
+    if kind in (Kind.LIST, Kind.OBJECT):
+        example = "[1, 2]" if kind is Kind.LIST else '{"a": 1}'
+        raise ValueError(f"{text!r:.80} is not JSON, which this parameter takes: such as {example}")
+    if kind is Kind.TEXT:
+        return text
+    if kind is Kind.TYPED:
+        return _canonical(text)
+    if kind is Kind.NUMBER and (number := _declared_number(text)) is not None:
+        return number
+    number = _number(text)
+    return number if number is not None else {"true": True, "false": False}.get(text.lower(), text)
+
+
+def parse_column(texts: Sequence[str], kind: Kind = Kind.ANY) -> list[Any]:
+    """A parameter's values at the points of a sweep. Raises ValueError.
+
+    Where all of them are numbers a program gets numbers, so that the results have a column of numbers.
+    """
+    if kind is Kind.TYPED:
+        numbers = [_number(text) for text in texts]
+        if None not in numbers:
+            return numbers
+    return [parse_value(text, kind) for text in texts]
+
+
+def read_json(text: str) -> Any:
+    """JSON in which no object names a key twice. Raises ValueError that says where it is not that."""
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r:.80} is there twice in one object; give it once")
+    return found
+
+
+def _is_json(text: str) -> bool:
+    return text.startswith(("[", "{", '"'))
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return read_json(text)
+    except ValueError as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise ValueError(
+            f"{text:.80}: what begins with {text[0]} is one value as JSON, and this is none ({reason}); "
+            f"as a text, write {json.dumps(text):.80}"
+        ) from None
+
+
+def _is_range(text: str) -> bool:
+    """Whether it was meant as a range: a text such as a:b:c has no number in it."""
+    parts = [part.strip() for part in text.split(":")]
+    return len(parts) == _RANGE_PARTS and any(
+        _number(part) is not None or _NOT_FINITE.fullmatch(part) for part in parts
+    )
+
+
+def _range(text: str) -> list[Any]:
+    numbers = [_number(part) for part in text.split(":")]
+    start, stop, step = numbers
+    if start is None or stop is None or step is None:
+        raise ValueError(
+            f"{text}: START:STOP:STEP must be three finite numbers; as a text, write {json.dumps(text):.80}"
+        )
+    if step == 0 or (stop > start and step < 0) or (stop < start and step > 0):
+        raise ValueError(f"{text}: the step leads away from the end")
+    if all(isinstance(number, int) for number in numbers):
+        count = int((stop - start) // step) + 1
+        _check_count(text, count)
+        return [start + number * step for number in range(count)]
+    steps = (float(stop) - float(start)) / float(step) + 1e-9
+    _check_count(text, steps + 1)
+    return [_plain(start + number * step) for number in range(int(steps) + 1)]
+
+
+def _check_count(text: str, count: float) -> None:
+    if not count < MOST_VALUES + 1:
+        raise ValueError(f"{text}: more than {MOST_VALUES:_} values")
+
+
+def _plain(value: float) -> float | int:
+    # 0.1 + 0.2 shall read 0.3, as it was meant.
+    value = float(f"{value:.12g}")
+    return int(value) if value.is_integer() else value
+
+
+def _number(text: str) -> int | float | None:
+    """A number that is plainly written and finite."""
+    match = _NUMBER.fullmatch(text.strip())
+    return _convert(text, whole=match[1] is not None) if match else None
+
+
+def _declared_number(text: str) -> int | float | None:
+    """As Python reads numbers: where only a number can be meant 1_000 is one."""
+    whole = _convert(text, whole=True)
+    return _convert(text, whole=False) if whole is None else whole
+
+
+def _convert(text: str, *, whole: bool) -> int | float | None:
+    try:
+        value = int(text) if whole else float(text)
+        # Also a whole number that no float can hold: what is computed with it would fail.
+        return value if math.isfinite(value) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _canonical(text: str) -> Any:
+    """A number or a truth value where a program is given the same text for it, else the text."""
+    number = _number(text)
+    if number is not None and json.dumps(number) == text.strip():
+        return number
+    return {"true": True, "false": False}.get(text, text.strip() if number is not None else text)

@@ -1,0 +1,166 @@
+"""Values as people write them: what each kind of parameter reads, and that what cannot be read says what to write."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.programs.placeholders import text as as_program_gets_it
+from common.spelling import MOST_VALUES, Kind, parse_column, parse_value, parse_values, read_json
+
+ANY, NUMBER, TEXT, LIST, OBJECT, TYPED = Kind.ANY, Kind.NUMBER, Kind.TEXT, Kind.LIST, Kind.OBJECT, Kind.TYPED
+WHOLE = st.integers(-(10**20), 10**20)
+
+
+def same(found: list[Any], wanted: list[Any]) -> bool:
+    """Whether these are the same values of the same types."""
+    return json.dumps(found) == json.dumps(wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0.1,0.2,0.3", [0.1, 0.2, 0.3]),
+        ("80:120:20", [80, 100, 120]),
+        ("0:0.3:0.1", [0, 0.1, 0.2, 0.3]),
+        ("3:1:-1", [3, 2, 1]),
+        ("5:5:1", [5]),
+        ("call,put", ["call", "put"]),
+        ("true,False", [True, False]),
+        ("7", [7]),
+        ("+5, -0.5,.5,5.,1e3,1E-3", [5, -0.5, 0.5, 5.0, 1000.0, 0.001]),
+        ("1_2,007,00.5,0x1,\u0661", ["1_2", "007", "00.5", "0x1", "\u0661"]),
+        ("nan,inf,1e999", ["nan", "inf", "1e999"]),
+        ("a:b:c", ["a:b:c"]),
+        ("x:1,2:3", ["x:1", "2:3"]),
+        ("b:c", ["b:c"]),
+        ('"a,b"', ["a,b"]),
+        ('"5"', ["5"]),
+        ("[1,2]", [[1, 2]]),
+        ('{"a": [1]}', [{"a": [1]}]),
+        ("", [""]),
+    ],
+)
+def test_what_is_known_by_its_looks(text: str, values: list[Any]) -> None:
+    assert same(parse_values(text), values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "values"),
+    [
+        (TEXT, "5", ["5"]),
+        (TEXT, "1.10,true", ["1.10", "true"]),
+        (TEXT, "12:30:00", ["12:30:00"]),
+        (TEXT, "0:inf:1,2", ["0:inf:1", "2"]),
+        (TEXT, '"a,b"', ["a,b"]),
+        (NUMBER, "1_000,007", [1000, 7]),
+        (NUMBER, "nan", ["nan"]),
+        (NUMBER, "many", ["many"]),
+        (NUMBER, "1:2:0.5", [1, 1.5, 2]),
+        (LIST, "[1,2]", [[1, 2]]),
+        (TYPED, "1.10", ["1.10"]),
+        (TYPED, "1e-3", ["1e-3"]),
+        (TYPED, "0.1", [0.1]),
+        (TYPED, "True", ["True"]),
+        (TYPED, "true", [True]),
+        (TYPED, "007", ["007"]),
+        (TYPED, "nan", ["nan"]),
+        (TYPED, "0.10,0.20,1", [0.1, 0.2, 1]),
+        (TYPED, "0.10,auto,1", ["0.10", "auto", 1]),
+        (TYPED, "0:0.2:0.1", [0, 0.1, 0.2]),
+    ],
+)
+def test_what_a_kind_decides(kind: Kind, text: str, values: list[Any]) -> None:
+    assert same(parse_values(text, kind), values)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1:2:0", "leads away"),
+        ("1:2:-1", "leads away"),
+        ("0:1:1e-9", "more than 100_000"),
+        ("0:100000:1", "more than 100_000"),
+        ("0:inf:1", "three finite numbers"),
+        ("nan:1:1", "three finite numbers"),
+        ("-1e308:1e308:1", "more than"),
+        ("0:1:1e-320", "more than"),
+        ("a:1:c", 'three finite numbers; as a text, write "a:1:c"'),
+        ("1:3:1,7", "a range stands alone"),
+        ("[1", 'is one value as JSON, and this is none .*; as a text, write "\\[1"'),
+        ('"a","b"', "is one value as JSON"),
+        ('{"a": 1, "a": 2}', "'a' is there twice"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ANY, NUMBER, TYPED])
+def test_what_cannot_be_read(kind: Kind, text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        parse_values(text, kind)
+
+
+@pytest.mark.parametrize(("kind", "text"), [(LIST, "1,2"), (LIST, "1:2:1"), (OBJECT, "a"), (LIST, "")])
+def test_a_list_is_written_as_json(kind: Kind, text: str) -> None:
+    with pytest.raises(ValueError, match="is not JSON, which this parameter takes: such as"):
+        parse_values(text, kind)
+
+
+def test_the_longest_range() -> None:
+    assert len(parse_values(f"1:{MOST_VALUES}:1")) == MOST_VALUES
+    assert len(parse_values(f"0:{(MOST_VALUES - 1) / 10}:0.1")) == MOST_VALUES
+
+
+@given(WHOLE, st.integers(-50, 50).filter(bool), st.integers(0, 200))
+def test_a_range_of_whole_numbers_is_exact(start: int, step: int, count: int) -> None:
+    """However large they are, and whether or not the end is met."""
+    stop = start + step * count + (step // abs(step)) * (abs(step) // 2)
+    assert parse_values(f"{start}:{stop}:{step}") == [start + step * number for number in range(count + 1)]
+
+
+@given(st.sampled_from(list(Kind)), st.text(max_size=12) | st.from_regex(r"[-+0-9.e:,\[\]\"{}a]{0,12}", fullmatch=True))
+def test_any_text_is_read_or_refused(kind: Kind, text: str) -> None:
+    """With ValueError and nothing else; what is read is JSON, and no number in it that JSON lacks."""
+    try:
+        values = parse_values(text, kind)
+    except ValueError:
+        return
+    assert values
+    assert all(not isinstance(value, float) or math.isfinite(value) for value in values)
+    json.dumps(values)
+
+
+@given(st.sampled_from(list(Kind)), st.text() | st.lists(WHOLE | st.text()) | st.dictionaries(st.text(), WHOLE))
+def test_json_is_taken_as_it_is(kind: Kind, value: Any) -> None:
+    """The one way to write any text or list, whatever the parameter takes."""
+    assert parse_values(json.dumps(value), kind) == [value] == [parse_value(json.dumps(value), kind)]
+
+
+NUMBERS = st.integers().map(str) | st.floats().map(repr) | st.from_regex(r"[-+]?[0-9_]*\.?[0-9]*(e-?[0-9]+)?")
+
+
+@given(st.text() | NUMBERS | st.sampled_from(["true", "True", "null", "1.10", "1e5", "-0", "007"]))
+def test_a_program_gets_what_was_typed(typed: str) -> None:
+    """To the letter, without the blanks around a number; unless it is JSON, or several values."""
+    if not typed.startswith(("[", "{", '"')):
+        assert as_program_gets_it(parse_value(typed, TYPED)) in (typed, typed.strip())
+
+
+@pytest.mark.parametrize(("text", "kind"), [("80,90", ANY), ("80:120:5", NUMBER), ("80,90", TYPED), ("a:1:c", TYPED)])
+def test_one_value_is_no_list_and_no_range(text: str, kind: Kind) -> None:
+    assert parse_value(text, kind) == text
+
+
+def test_a_column() -> None:
+    """Of numbers, for a program too; else each value by itself."""
+    assert same(parse_column(["1.10", "2"], TYPED), [1.1, 2])
+    assert same(parse_column(["1.10", "80,90"], TYPED), ["1.10", "80,90"])
+    assert same(parse_column(["1.10", "x"], ANY), [1.1, "x"])
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"x": {"a": 1, "b": 2, "a": 3}}]'])
+def test_json_with_a_key_twice(text: str) -> None:
+    with pytest.raises(ValueError, match="'a' is there twice"):
+        read_json(text)

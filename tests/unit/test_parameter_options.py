@@ -1,11 +1,14 @@
 """A simulation's parameters as options of the command line."""
 
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner
 
 from batchsim.cli import batchsim
-from batchsim.parameters import as_parameters, simulation_in
+from batchsim.parameters import SIMULATION, as_parameters, value_in
+from common.simulations import registry
 
 OWN = {"--seed", "--simulation", "--param", "--zip"}
 
@@ -43,7 +46,7 @@ def test_a_parameter_needs_a_value(given: list[str]) -> None:
     ],
 )
 def test_the_simulation_is_found(given: list[str], name: str) -> None:
-    assert simulation_in(given) == name
+    assert value_in(given, SIMULATION) == name
 
 
 @pytest.mark.parametrize("verb", ["run", "submit"])
@@ -53,6 +56,63 @@ def test_help_lists_the_parameters(verb: str) -> None:
     assert "--sigma NUMBER" in text
     assert "volatility per" in text
     assert "Parameters of" not in CliRunner().invoke(batchsim, [verb, "--help"]).output
+
+
+MINE = """
+from enum import Enum
+from typing import Annotated, Literal
+from pydantic import Field
+from batchsim import simulation
+
+class Shape(Enum):
+    ROUND = "round"
+    FLAT = "flat"
+
+@simulation(outputs={"y": float})
+def mine(rng, *, seed: int = 3, colour: Literal["red", "blue"] = "red", shape: Shape = Shape.FLAT, v: list[float] = [],
+         depth: Annotated[float | None, Field(gt=0, description="how deep")] = None, needed: str):
+    return {"y": 1.0}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A directory with a simulation, which is not where it would be looked for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_chosen", [])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine.py").write_text(MINE)
+    return "elsewhere"
+
+
+def shown(*words: str) -> list[str]:
+    """The lines of the help about parameters, without their blanks."""
+    text = CliRunner().invoke(batchsim, [*words, "--simulation", "mine", "--help"]).output
+    return [
+        " ".join(line.split()) for line in text.partition("Parameters of mine")[2].partition("\n\n")[0].splitlines()
+    ]
+
+
+def test_help_says_what_each_parameter_can_be(mine: str) -> None:
+    """And how it is written: --seed is the batch's."""
+    assert shown("run", "--simulations-dir", mine)[1:] == [
+        "--param seed=INTEGER [default: 3]",
+        "--colour [red|blue] [default: red]",
+        "--shape [round|flat] [default: flat]",
+        "--v JSON [default: []]",
+        "--depth NUMBER how deep [default: null]",
+        "--needed STRING [required]",
+    ]
+
+
+def test_help_looks_where_the_settings_say(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when another of them is wrong."""
+    assert shown("run") == []
+    monkeypatch.setenv("SIMULATIONS_DIR", mine)
+    assert len(shown("run")) == len(shown("submit")) == 7
+    monkeypatch.setenv("WORKERS", "none")
+    assert len(shown("run", f"--simulations-dir={mine}")) == 7
+    assert len(shown("run")) == 7
 
 
 def test_without_a_simulation_an_unknown_option_is_wrong() -> None:

@@ -12,8 +12,10 @@ from batchsim import programs, sweeping, verbs
 from batchsim.verifying import verify
 from common import settings as settings_module
 from common.errors import BatchSimError, InvalidInput
-from common.options import Options, read_options
+from common.options import DEFAULTS, Options, read_options
 from common.settings import SECRETS, Settings
+from common.simulations.described import Kinds, kinds_of
+from common.spelling import Kind
 
 EXIT_FAILED = 1
 
@@ -42,6 +44,7 @@ def batchsim() -> None:
 class Run(programs.WithProgram):
     """``batchsim run``."""
 
+    # The first three are what a batch is: none of it can be given again when it is resumed.
     groups = (
         ("What is run", ("simulation", *programs.NAMES)),
         ("How many jobs, with which parameters", ("jobs", "num_jobs", "seed", "resume", *sweeping.NAMES)),
@@ -63,10 +66,12 @@ def run(resume: bool, jobs: str | None, **given: Any) -> None:
     each --param stand for the job's own. Each parameter of --simulation is an option, too: --sigma 0.1,0.2 is
     --param sigma=0.1,0.2; --simulation NAME --help lists them.
     """
+    if resume:
+        _refuse_changes({**given, "jobs": jobs})
     chosen = programs.read(given)
-    batch = verbs.batch_fields(given)
     number = jobs or given.get("num_jobs")
     configured = settings_module.load({**given, "num_jobs": number})
+    batch = verbs.batch_fields(given, kinds(chosen, given["simulation"], configured))
     if chosen is not None:
         batch = chosen.options(batch)
     options = read_options(batch)
@@ -78,20 +83,63 @@ def run(resume: bool, jobs: str | None, **given: Any) -> None:
         )
     if options.until and number is None and not options.sweep and chosen is None and "NUM_JOBS" not in os.environ:
         raise InvalidInput("until: give --jobs, too: as many as may be run at most", field="until")
+    asked = configured.num_jobs if number else None
     if chosen is not None:
-        chosen = _prepared(chosen, options, configured.num_jobs if number else None, resume=resume)
+        chosen = _prepared(chosen, options, asked)
+    elif asked is not None and options.sweep:
+        _check_size(asked, options, configured)
     from services.local.run import run as run_embedded
 
     program, outputs = (chosen.program, chosen.outputs) if chosen else (None, ())
-    sys.exit(run_embedded(configured, resume=resume, options=options, program=program, outputs_of_program=outputs))
+    sys.exit(
+        run_embedded(
+            configured, resume=resume, jobs=asked, options=options, program=program, outputs_of_program=outputs
+        )
+    )
 
 
-def _prepared(chosen: programs.Chosen, options: Options, jobs: int | None, *, resume: bool) -> programs.Chosen:
+def _refuse_changes(given: dict[str, Any]) -> None:
+    """A batch that is resumed is as it was. Raises :class:`InvalidInput` that names the option to leave out."""
+    own = {name for _, names in Run.groups for name in names} | {"job_seconds"}
+    for option in click.get_current_context().command.params:
+        value = given.get(str(option.name))
+        if option.name in own and not (value is None or value is False or value == ()):
+            word = "the program" if option.name == "words" else max(option.opts, key=len)
+            raise InvalidInput(f"--resume goes on with the batch as it was: leave {word} out", field=option.name)
+
+
+def kinds(chosen: programs.Chosen | None, simulation: str | None, configured: Settings) -> Kinds:
+    """What each parameter of what is run takes; a simulation is looked up when the first one is asked for.
+
+    Raises :class:`InvalidInput` then when there is none of that name.
+    """
+    if chosen is not None:
+        return lambda _name: Kind.TYPED
+
+    def schema() -> dict[str, Any]:
+        # Only when there are parameters: what is imported here takes as long as the worker does to start.
+        from common.simulations import registry
+
+        registry.use(configured.simulations_dir)
+        found: dict[str, Any] = registry.find(simulation or DEFAULTS.simulation).schema()["parameters"]
+        return found
+
+    return kinds_of(schema)
+
+
+def _check_size(jobs: int, options: Options, configured: Settings) -> None:
+    """See that a sweep has as many jobs as were asked for, before anything is started."""
+    from common import planning
+    from common.simulations import registry
+
+    registry.use(configured.simulations_dir)
+    planning.size(jobs, options, planning.simulation_of(options))
+
+
+def _prepared(chosen: programs.Chosen, options: Options, jobs: int | None) -> programs.Chosen:
     """See that the batch can be run, before anything is started."""
     from common import planning
 
-    if resume:
-        raise InvalidInput("--resume goes on with the program that the batch has; leave it out here", field="resume")
     for line in chosen.warnings:
         click.echo(f"batchsim: {line}", err=True)
     chosen = programs.stamp(chosen)

@@ -138,8 +138,8 @@ class Submitter:
     ) -> BatchSpec:
         """The start-up batch of ``key``, which stands for one life of a container: submitted once, however often.
 
-        It has ``jobs`` jobs, or as the sweep or the array says, or NUM_JOBS. A batch of an earlier life that still
-        runs with the same size and seed is taken over; one with another size or seed is cancelled. Files of older
+        It has ``jobs`` jobs; without them as the sweep or the array says, or NUM_JOBS. A batch of an earlier life that
+        still runs with the same size and seed is taken over; one with another size or seed is cancelled. Files of older
         batches move to their own directory first.
         """
         key = f"startup:{key}"
@@ -147,7 +147,8 @@ class Submitter:
         if known:
             return batches.view(self._connection, known).spec
         simulation = planning.simulation_of(options, program, outputs_of_program)
-        jobs = None if planning.says_size(options, simulation) else jobs or settings.num_jobs
+        if jobs is None and not planning.says_size(options, simulation):
+            jobs = settings.num_jobs
         size = planning.size(jobs, options, simulation)
         # Before anything is moved or cancelled.
         fields = planning.fields(options, size, simulation)

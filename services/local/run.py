@@ -17,13 +17,15 @@ def run(
     settings: Settings,
     *,
     resume: bool = False,
+    jobs: int | None = None,
     options: Options = DEFAULTS,
     program: Program | None = None,
     outputs_of_program: Sequence[str] = (),
 ) -> int:
     """Run the start-up batch, or with ``resume`` what is missing of the last one, and print a summary.
 
-    With ``program`` its jobs are runs of that, which give ``outputs_of_program``. Returns the exit code: 0 when every
+    ``jobs`` is a number that was asked for; without one the sweep or the array says it, or NUM_JOBS. With ``program``
+    its jobs are runs of that, which give ``outputs_of_program``. Returns the exit code: 0 when every
     job completed. Raises :class:`common.errors.SettingsError` before anything was started.
     """
     begin = time.monotonic()
@@ -36,7 +38,7 @@ def run(
             # Only now, while the worker starts on another core: these imports take as long as the worker's.
             from services.local.watch import Asked, Watch
 
-            asked = Asked(options, program, outputs_of_program)
+            asked = Asked(options, program, outputs_of_program, jobs)
             return Watch(running, relay, begin, asked, resume=resume).finish()
     except ProcessDied as error:
         print(f"batchsim: {error.message}", file=sys.stderr)  # noqa: T201 - a command's answer

@@ -37,11 +37,15 @@ class Asked:
     options: Options
     program: Program | None = None
     outputs_of_program: Sequence[str] = ()
+    #: A number that was asked for, which NUM_JOBS of the environment is not.
+    jobs: int | None = None
 
     def size(self, num_jobs: int) -> int:
         """Number of jobs."""
         simulation = planning.simulation_of(self.options, self.program, self.outputs_of_program)
-        given = None if planning.says_size(self.options, simulation) else num_jobs
+        given = self.jobs
+        if given is None and not planning.says_size(self.options, simulation):
+            given = num_jobs
         return planning.size(given, self.options, simulation)
 
 
@@ -96,6 +100,7 @@ class Watch:
         return self._submitter.start_up(
             self._settings,
             f"run-{time.time_ns()}",
+            jobs=asked.jobs,
             options=asked.options,
             program=asked.program,
             outputs_of_program=asked.outputs_of_program,

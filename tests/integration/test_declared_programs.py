@@ -204,3 +204,13 @@ def test_a_program_is_run_again(
     finished(connection, second.id)
     assert counted(connection, second.id) == {"COMPLETED": 3}
     assert len(list((root / str(first.id) / "logs").iterdir())) == len(list((root / "logs").iterdir())) == 3
+
+
+@pytest.mark.parametrize(("asked", "jobs"), [(None, 5), (7, 7), (5, 5)])
+def test_a_number_that_is_asked_for_comes_before_the_scripts_array(
+    submitter: Submitter, root: Path, place: Path, asked: int | None, jobs: int
+) -> None:
+    """As with submit; NUM_JOBS, of which everybody has one, does not."""
+    settings = Settings(_env_file=None, num_jobs=3, output_dir=root)  # type: ignore[call-arg]
+    options = read_options({"simulation": "night"})
+    assert submitter.start_up(settings, "test", jobs=asked, options=options).jobs == jobs

@@ -8,6 +8,7 @@ from common import outputs, queue
 from common.batch import BatchSpec
 from common.errors import BrokerUnavailable, Conflict, InvalidInput, StorageUnavailable
 from common.ledger import Connection, batches, keys, ranges
+from common.options import read_options
 from common.outputs import exclusive
 from common.settings import Settings
 from common.submission import Submitter
@@ -175,3 +176,13 @@ def test_a_cancelled_batchs_slot_cannot_touch_the_next(
     assert ranges.commit(connection, lease, slice_of(1, [1.0]), lease_seconds=60, slice_seconds=1).word == "stale"
     assert counted(connection, second.id) == {"PENDING": 6}
     assert isinstance(second, BatchSpec)
+
+
+def test_a_sweep_says_its_size(submitter: Submitter, connection: Connection, root: Path) -> None:
+    """Before NUM_JOBS; a number that was asked for must be the same."""
+    options = read_options({"simulation": "faulty", "sweep": {"axes": {"raises": [0, 0.1]}}})
+    with pytest.raises(InvalidInput, match="jobs is 7, but the sweep has 2"):
+        submitter.start_up(configured(root), "c1", jobs=7, options=options)
+    assert batches.all_ids(connection) == []
+    assert submitter.start_up(configured(root), "c1", options=options).jobs == 2
+    assert submitter.start_up(configured(root), "c2", jobs=2, options=options).jobs == 2

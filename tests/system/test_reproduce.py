@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -53,6 +54,23 @@ def test_a_batch_is_reproduced(swept: Path) -> None:
     shutil.copytree(swept / "simulations", other / "elsewhere")
     assert cli(other, *by_hand, SIMULATIONS_DIR=other / "elsewhere").returncode == 0
     assert differences(files(other / "outputs"), files(swept / "outputs")) == []
+
+
+def test_texts_and_lists_come_back(swept: Path) -> None:
+    """A text that looks like a number and a list, typed and by the command that is shown."""
+    text = MINE.replace("scale: float = 1.0", "name: str, v: list[float]")
+    text = text.replace("scale * rng", "len(name) + sum(v) + rng")
+    (swept / "simulations" / "mine.py").write_text(text)
+    given = ("--name", "1.10", "--v", "[1,2]", "--jobs", "2", "--seed", "5")
+    done = cli(swept, "run", "--simulation", "mine", *given, OUTPUT_DIR="one")
+    assert done.returncode == 0, done
+    spec = json.loads((swept / "one" / "batch.json").read_text())
+    assert spec["parameters"] == {"name": "1.10", "v": [1, 2]}
+    line = cli(swept, "reproduce", "one").stdout.split("By hand: batchsim ")[1]
+    assert "--from-json" not in line
+    assert cli(swept, *shlex.split(line), OUTPUT_DIR="two").returncode == 0
+    assert json.loads((swept / "two" / "batch.json").read_text())["parameters"] == spec["parameters"]
+    assert differences(files(swept / "two"), files(swept / "one")) == []
 
 
 def test_what_differs_is_named(swept: Path) -> None:

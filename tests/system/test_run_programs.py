@@ -9,6 +9,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from tests.support import differences, environment, files, python, start, wait_for
@@ -150,6 +151,21 @@ def test_a_declared_program(place: Path) -> None:
     assert cli(place, "reproduce", "outputs").returncode == 0
     done = cli(place, "run", "--simulation", "mine", "--param", "x=1.5", "--jobs", "2")
     assert (done.returncode, "x is 1.5" in done.stderr) == (2, True), done
+
+
+def test_a_program_gets_what_was_typed(place: Path) -> None:
+    """To the letter; a sweep's numbers are numbers in the results; the command that is shown gives the same files."""
+    words = ("--param", "x=1.10", "--param", "label=007", "--param", "k=0.10,0.20", "--seed", "5")
+    program = ("sh", "-c", """printf '{{"said": "%s %s %s"}}' "$0" "$1" "$2" """, "{x}", "{label}", "{k}")
+    done = cli(place, "run", *words, "--", *program)
+    assert done.returncode == 0, done
+    outputs = place / "outputs"
+    assert [files(outputs)[f"job_{i}.csv"].splitlines()[1] for i in (1, 2)] == [b"1.10 007 0.1", b"1.10 007 0.2"]
+    assert pyarrow.parquet.read_table(outputs / "results.parquet")["k"].to_pylist() == [0.1, 0.2]
+    line = cli(place, "reproduce", "outputs").stdout.split(": batchsim ", 1)[1]
+    assert "--from-json" not in line
+    assert cli(place, *shlex.split(line), OUTPUT_DIR="again").returncode == 0
+    assert differences(files(place / "again"), files(outputs)) == []
 
 
 def running(word: str) -> list[int]:

@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from batchsim import programs, verbs
+from batchsim import cli, programs, verbs
 from batchsim.cli import batchsim
 from batchsim.programs import Chosen
 from common.errors import InvalidInput
@@ -107,7 +107,21 @@ REFUSED = [
     (("--array", "", "--", "./model"), "array: '' is not an index"),
     (("--script", "none.sh"), "none.sh: No such file"),
     (("--script", "job.sh", "--dependency", "afterok:7"), "has a private Redis, in which there is no other batch"),
-    (("--resume", "--", "./model"), "--resume goes on with the program"),
+    (("--resume", "--", "./model"), "--resume goes on with the batch as it was: leave the program out"),
+    (("--resume", "--simulation", "faulty"), "leave --simulation out"),
+    (("--resume", "--simulation", "faulty", "--raises", "0"), "leave --param out"),
+    (("--resume", "--jobs", "5"), "leave --jobs out"),
+    (("--resume", "--num-jobs", "5"), "leave --num-jobs out"),
+    (("--resume", "--seed", "5"), "leave --seed out"),
+    (("--resume", "--job-seconds", "1"), "leave --job-seconds out"),
+    (("--resume", "--retries", "0"), "leave --retries out"),
+    (("--resume", "--hold"), "leave --hold out"),
+    (("--resume", "--zip"), "leave --zip out"),
+    (("--resume", "--script", "job.sh"), "leave --script out"),
+    (("--simulation", "faulty", "--raises", "0,0.1", "--jobs", "7"), "jobs is 7, but the sweep has 2; leave jobs out"),
+    (("--simulation", "faulty", "--raises", "0,0.1", "--num-jobs", "7"), "jobs is 7, but the sweep has 2"),
+    (("--simulation", "faulty", "--raises", "0:inf:1"), "must be three finite numbers"),
+    (("--simulation", "none", "--x", "1"), "simulation is 'none'; there are"),
     (("--", "./none"), "none: No such file"),
     (("--", "no-such-program"), "no such program on the PATH"),
     (("--", "./job.sh"), "is not executable"),
@@ -117,10 +131,42 @@ REFUSED = [
     (("--array", "1-3", "--param", "x=1,2", "--", "./model"), "array has 3 jobs, but the sweep has 2"),
     (("--outputs", "a-b", "--", "./model"), "'a-b' is not a name"),
     (("--until", "count(y) >= 5", "--", "./model"), "until: y is no output of model; there are none"),
-    (("--param", "x=nan", "--", "./model"), "x is nan: must be a finite number"),
+    (("--param", "x=[1,2]", "--", "./model"), "x is [1, 2]: a program takes numbers, texts, true and false"),
     (("--stdout", "../x", "--", "./model"), "inside of the batch's directory"),
     (("--time-limit-seconds", "-1", "--", "./model"), "time_limit_seconds is -1"),
 ]
+
+
+@pytest.mark.parametrize("text", ["1_2", "007", "1.10", "True", "nan", "1e-3"])
+def test_a_program_gets_a_text_as_it_was_typed(text: str) -> None:
+    """And where a list of numbers is typed, numbers."""
+    words = ("--param", f"x={text}", "--param", "y=0.10,0.20", "--", "./model")
+    with click.Context(batchsim) as parent:
+        given = dict(batchsim.commands["run"].make_context("run", list(words), parent=parent).params)
+    chosen = programs.read(given)
+    kinds = cli.kinds(chosen, None, Settings(_env_file=None))  # type: ignore[call-arg]
+    fields = verbs.batch_fields(given, kinds)
+    assert (fields["parameters"], fields["sweep"]["axes"]) == ({"x": text}, {"y": [0.1, 0.2]})
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "asked"),
+    [
+        (("--jobs", "2"), "", 2),
+        (("--num-jobs", "2"), "7", 2),
+        ((), "7", None),
+        ((), "", None),
+    ],
+)
+def test_only_a_number_that_is_typed_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], environment: str, asked: int | None
+) -> None:
+    """NUM_JOBS of the environment is what there is when nothing else is said."""
+    found: list[Any] = []
+    monkeypatch.setattr(embedded, "run", lambda _settings, **given: found.append(given["jobs"]) or 0)
+    monkeypatch.setenv("NUM_JOBS", environment)
+    done = CliRunner().invoke(batchsim, ["run", "--simulation", "faulty", "--raises", "0,0.1", *words])
+    assert (done.exit_code, found) == (0, [asked]), done
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def batchsim() -> None:
 class Run(programs.WithProgram):
     """``batchsim run``."""
 
-    # The first three are what a batch is: none of it can be given again when it is resumed.
+    # All that makes a batch: none of it can be given again when one is resumed.
     groups = (
         ("What is run", ("simulation", *programs.NAMES)),
         ("How many jobs, with which parameters", ("jobs", "num_jobs", "seed", "resume", *sweeping.NAMES)),

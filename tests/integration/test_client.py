@@ -16,7 +16,7 @@ from batchsim.client import Client
 from common import queue
 from common.errors import BatchSimError, BrokerUnavailable, InvalidInput
 from common.intervals import plus_minus
-from common.ledger import Connection, control
+from common.ledger import Connection, batches, control
 from common.submission import Submitter
 from tests import support
 from tests.conftest import StartWorker
@@ -177,3 +177,21 @@ def test_a_server_that_is_not_ours(status: int, body: bytes) -> None:
     """A proxy's page, an empty answer, a connection that breaks: an error of ours, never another."""
     with foreign_server(status, body) as url, pytest.raises(BatchSimError):
         Client(url).batch(1)
+
+
+def test_values_are_read_as_the_servers_simulation_takes_them(
+    connection: Connection, api: Callable[..., str], tmp_path: Path
+) -> None:
+    """Which is not to be had where they are typed: a number as text, a list as JSON."""
+    (tmp_path / "mine.py").write_text(
+        "from batchsim import simulation\n"
+        '@simulation(outputs={"y": float})\n'
+        'def mine(rng, *, name: str, v: list[float], k: float = 1.0):\n    return {"y": k}\n'
+    )
+    url = api(SIMULATIONS_DIR=tmp_path)
+    words = ("submit", "--jobs", 2, "--simulation", "mine", "--v", "[1,2]", "--k", "1.50", "--name")
+    done = cli(*words, "1.10", BATCHSIM_URL=url)
+    assert done.returncode == 0, done
+    spec = batches.view(connection, int(done.stdout)).spec
+    assert spec.parameters == {"name": "1.10", "v": [1, 2], "k": 1.5}
+    assert_one_line(cli(*words, "[1", BATCHSIM_URL=url), 2, "--param name: [1: what begins with [ is one value as JSON")

@@ -1,9 +1,8 @@
 """Rows of a job's CSV, as the csv module writes and reads them."""
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,25 @@ COLUMNS = ("index", "seed", "state", "attempt", "worker", "started", "elapsed", 
            "reason")  # fmt: skip
 
 
+class _Encoder:
+    """A file that the csv module writes to; ``writerow`` returns what ``write`` does: the line's bytes."""
+
+    write = staticmethod(str.encode)
+
+
 class RowFormat:
     """Formats one job's row as a whole CSV file, as Python's csv module writes it (lines end with CR LF)."""
 
-    def __init__(self, columns: Sequence[str]) -> None:
-        self._buffer = io.StringIO(newline="")
-        self._writer = csv.writer(self._buffer)
-        self._writer.writerow(columns)
-        self._start = self._buffer.tell()
+    __slots__ = ("_writerow", "header")
 
-    @property
-    def header(self) -> bytes:
-        """The first line."""
-        return self._buffer.getvalue()[: self._start].encode()
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._writerow: Callable[[Iterable[Any]], bytes] = csv.writer(_Encoder()).writerow
+        #: The first line.
+        self.header: bytes = self._writerow(columns)
 
     def __call__(self, row: Iterable[Any]) -> bytes:
-        """The file's bytes; the header is formatted once and stays in the buffer."""
-        self._buffer.seek(self._start)
-        self._buffer.truncate()
-        self._writer.writerow(row)
-        return self._buffer.getvalue().encode()
+        """The file's bytes."""
+        return self.header + self._writerow(row)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -12,8 +12,9 @@ import pytest
 from common.audit import audit, verify
 from common.batch import BatchSpec
 from common.explain import explain_batch, explain_job
-from common.jobs import Jobs, WrongResult
+from common.jobs import Jobs
 from common.ledger import Connection, batches
+from common.returned import WrongResult
 from common.simulations import registry
 from common.sweep import Sweep
 from tests.conftest import StartWorker

@@ -1,17 +1,20 @@
 """A job's result, read from what its program printed or wrote: CSV bytes and numeric outputs.
 
 First what it wrote to ``$JOB_RESULT``, a CSV, byte for byte. Else the last line that it printed, if that is a JSON
-object, or a list of objects for several rows, or, with exactly one declared output, a number. The declared outputs are
-those of the last row. Without declared outputs a program need not say anything.
+object, or a list of objects for several rows, or, with exactly one declared output, a number. NaN and infinity may be
+written as C's printf writes them. The declared outputs are those of the last row. Without declared outputs a program
+need not say anything.
 """
 
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.programs.failure import ProgramFailed
+from common.programs.streams import HEAD_BYTES, TAIL_BYTES
 from common.rows import RowFormat
 
 Result = tuple[bytes, tuple[float, ...]]
@@ -20,7 +23,9 @@ Result = tuple[bytes, tuple[float, ...]]
 NOTHING_SAID = b"exit_code\r\n0\r\n"
 _SHOWN_CHARACTERS = 200
 # No JSON begins otherwise: a line of prose need not be parsed to see that it is none.
-_JSON_BEGINS = b"{[-0123456789NI"
+_JSON_BEGINS = b"{[-0123456789NI+ni"
+# A text, which stays as it is, or what C, Fortran and others print of numbers that are not finite: -nan, INF, nan(0x1).
+_NOT_FINITE = re.compile(r'"(?:[^"\\]|\\.)*+"?|([+-]?)(?:(nan)(?:\(\w*\))?|inf(?:inity)?)', re.IGNORECASE)
 
 
 class Results:
@@ -31,9 +36,17 @@ class Results:
         self._columns: list[str] = []
         self._format = RowFormat(())
 
-    def of_line(self, line: bytes) -> Result | None:
-        """Of the last line that was printed; None when that is no result, and none is asked for."""
-        found = _json(line)
+    def of_line(self, line: bytes, *, cut: bool = False) -> Result | None:
+        """Of the last line that was printed; None when that is no result, and none is asked for.
+
+        Of a line that is ``cut`` the beginning is gone.
+        """
+        if cut and self._outputs:
+            raise ProgramFailed(
+                f"The program gave no result: its last line is longer than the {TAIL_BYTES >> 10} KiB that can be read "
+                f"of one after {HEAD_BYTES >> 20} MiB; write what is so long to $JOB_RESULT, as CSV"
+            )
+        found = None if cut else _json(line)
         if _is_number(found) and len(self._outputs) == 1:
             found = {self._outputs[0]: found}
         if type(found) is dict and found:
@@ -98,9 +111,23 @@ def _json(line: bytes) -> Any:
     if not line or line[0] not in _JSON_BEGINS:
         return None
     try:
-        return json.loads(line.decode())
-    except (ValueError, RecursionError):
+        text = line.decode()
+    except UnicodeDecodeError:
         return None
+    for read in (text, _NOT_FINITE.sub(_as_json, text)):
+        try:
+            return json.loads(read)
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _as_json(found: re.Match[str]) -> str:
+    """As JSON's readers take it."""
+    sign, is_nan = found.groups()
+    if sign is None:
+        return found[0]
+    return "NaN" if is_nan else f"{sign.removeprefix('+')}Infinity"
 
 
 def _is_number(value: Any) -> bool:

@@ -194,7 +194,8 @@ class ProgramJobs:
             return self._results.of_file(data), False
         printed = out.end()
         line = last_line(printed)
-        found = self._results.of_line(line)
+        cut = not out.whole and b"\n" not in printed.rstrip()
+        found = self._results.of_line(line, cut=cut)
         return found or (NOTHING_SAID, ()), found is not None and printed.strip() == line
 
     def _failed(self, words: Sequence[bytes], ended: Ended, said: bytes) -> ProgramFailed:

@@ -34,9 +34,14 @@ class Stream:
         """Whether it is more than a program may print."""
         return self.total > MOST_BYTES
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing of it was left out."""
+        return self.total == len(self._head) + len(self._tail)
+
     def text(self) -> bytes:
         """Beginning and end, with a line between them that says how much is left out."""
-        if self._whole:
+        if self.whole:
             return bytes(self._head + self._tail)
         tail = self._tail[-TAIL_BYTES:]
         left_out = self.total - len(self._head) - len(tail)
@@ -44,8 +49,4 @@ class Stream:
 
     def end(self) -> bytes:
         """The end, as much of it as is there in one piece: all, or the last ``TAIL_BYTES``."""
-        return bytes(self._head + self._tail if self._whole else self._tail[-TAIL_BYTES:])
-
-    @property
-    def _whole(self) -> bool:
-        return self.total == len(self._head) + len(self._tail)
+        return bytes(self._head + self._tail if self.whole else self._tail[-TAIL_BYTES:])

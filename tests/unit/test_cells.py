@@ -114,6 +114,7 @@ def test_alone_these_need_no_care(kind: type) -> None:
         (np.array([1, None, "a", np.int8(2)], dtype=object), "[1, None, 'a', 2]"),
         (np.array([(1, 0.5)], dtype=[("n", "i4"), ("x", "f4")]), "[(1, 0.5)]"),
         (np.ma.array([1, 2], mask=[False, True]), "[1, None]"),
+        (np.ma.array([1, 2], mask=[False, True], dtype="g"), "['1.0', None]"),
         (pa.array([1, None, 2]), "[1, None, 2]"),
         (memoryview(b"ab"), "[97, 98]"),
         ({np.int64(1): np.float64(0.5), "a": [np.float64(1)]}, "{1: 0.5, 'a': [1.0]}"),

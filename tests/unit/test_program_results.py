@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from common.programs.result import NOTHING_SAID, Results, last_line
 from tests.unit.programs_support import jobs_of
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=5)
+TEXTS = st.lists(st.sampled_from(["nan", "-inf", '"', "\\", " ", ":", "{"]), max_size=6).map("".join)
 NUMBERS = st.one_of(st.integers(-(2**53), 2**53), st.floats(allow_nan=False))
 
 
@@ -39,6 +41,78 @@ def test_nan_is_a_number() -> None:
     data, outputs = jobs_of(["/bin/echo", '{{"x": NaN}}']).result(1)
     assert data == b"x\r\nnan\r\n"
     assert math.isnan(outputs[0])
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        *((f"{sign}{word}", "nan") for sign in ("", "-", "+") for word in ("nan", "NAN", "NaN", "nan(0x8)", "NAN()")),
+        *((word, "inf") for word in ("inf", "INF", "Inf", "+inf", "infinity", "INFINITY", "+Infinity")),
+        *((word, "-inf") for word in ("-inf", "-INF", "-Inf", "-infinity")),
+    ],
+)
+def test_numbers_that_are_not_finite_are_read_as_c_writes_them(written: str, read: str) -> None:
+    """In objects, in rows and alone; also when nothing was declared."""
+    found = Results(["x"]).of_line(f'{{"n": 1, "x": {written}}}'.encode())
+    assert found is not None
+    assert found[0].decode() == f"n,x\r\n1,{read}\r\n"
+    assert str(found[1][0]) == read
+    assert (Results([]).of_line(f'[{{"x": 1}},{{"x":{written}}}]'.encode()) or [b""])[
+        0
+    ].decode() == f"x\r\n1\r\n{read}\r\n"
+    assert (Results(["x"]).of_line(written.encode()) or [b""])[0].decode() == f"x\r\n{read}\r\n"
+
+
+@given(st.dictionaries(TEXTS, TEXTS, min_size=1, max_size=3))
+def test_texts_are_not_taken_for_numbers(texts: dict[str, str]) -> None:
+    """Whatever stands in quotes stays, with quotes and backslashes of its own."""
+    plain = json.dumps({**texts, "x": 0.5})
+    found = Results(["x"]).of_line(plain.replace('"x": 0.5', '"x": -inf').encode())
+    wanted = Results(["x"]).of_line(json.dumps({**texts, "x": -math.inf}).encode())
+    assert found == wanted
+    assert found is not None
+
+
+@pytest.mark.parametrize(
+    "line", ['{"x": 1nan}', '{"x": nano}', '{"x": nan_}', '{"x": --inf}', "info", "no", '{"x": "nan}', "inf inf"]
+)
+def test_what_only_looks_like_one_is_no_number(line: str) -> None:
+    """It is no JSON then either."""
+    assert Results([]).of_line(line.encode()) is None
+
+
+def test_a_line_of_quotes_takes_no_time() -> None:
+    """Each character is looked at once."""
+    before = time.process_time()
+    for line in ('{"' + '\\"' * 500_000, "{" + '"' * 999_999, "{" + "-nan(" * 200_000, "nan" * 300_000):
+        assert Results([]).of_line(line.encode()) is None
+    assert time.process_time() - before < 2
+
+
+def test_a_program_that_prints_nan_completes() -> None:
+    """As awk, and the shell's printf, write it."""
+    data, outputs = jobs_of('printf \'{"x": %f, "y": %f}\\n\' -inf nan').result(1)
+    assert data == b"x,y\r\n-inf,nan\r\n"
+    assert outputs == (-math.inf,)
+
+
+LONG = "head -c 1100000 /dev/zero | tr '\\0' '.'; echo; "
+
+
+def test_a_last_line_of_which_the_beginning_is_gone() -> None:
+    """It is told, and no piece of it is taken for a result; where nothing was declared nothing is asked for."""
+    line = LONG + "printf '{\"a\": \"'; head -c 140000 /dev/zero | tr '\\0' 1; printf '\", \"x\": 1}\\n\\n'"
+    with pytest.raises(ProgramFailed, match=r"last line is longer than the 64 KiB .* 1 MiB.*JOB_RESULT") as caught:
+        jobs_of(line).result(1)
+    assert "111" not in str(caught.value)
+    with pytest.raises(ProgramFailed, match="longer than the 64 KiB"):
+        jobs_of("head -c 1300000 /dev/zero | tr '\\0' 1").result(1)
+    assert jobs_of(line, outputs=()).result(1) == (NOTHING_SAID, ())
+    assert Results([]).of_line(b'{"x": 1}', cut=True) is None
+    assert jobs_of(LONG * 2 + "echo 5").result(1)[1] == (5.0,)
+    assert jobs_of("printf '{\"a\": \"'; head -c 900000 /dev/zero | tr '\\0' 1; printf '\", \"x\": 1}'").result(1)[
+        1
+    ] == (1.0,)
 
 
 @given(st.dictionaries(NAMES, NUMBERS, min_size=1, max_size=4))

@@ -10,7 +10,7 @@ from common.programs.admission import admit
 from common.programs.array import ArrayIndices
 from common.programs.program import Program
 from common.simulations import registry
-from common.simulations.declare import Simulation
+from common.simulations.declare import Simulation, as_json
 from common.simulations.programs import of_program
 from common.stopping import StopRule
 from common.sweep import Sweep
@@ -67,9 +67,9 @@ def fields(options: Options, jobs: int, simulation: Simulation) -> dict[str, Any
         _check_rule(options.until, simulation)
     return {
         **options.model_dump(),
-        "parameters": dict(parameters),
+        "parameters": as_json(dict(parameters)),
         "max_fails": options.most_fails(jobs),
-        "sweep": sweep.to_dict() if sweep else {},
+        "sweep": as_json(sweep.to_dict()) if sweep else {},
         "outputs": tuple(simulation.outputs),
         "version": "" if options.simulation in registry.BUILT_IN else simulation.version,
         "program": _with_array(simulation, jobs).to_dict() if simulation.program else {},

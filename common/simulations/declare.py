@@ -12,14 +12,16 @@ What it declares is read from the signature once: names, types, defaults and lim
 import hashlib
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
 
 from common.errors import InvalidInput
 from common.programs.program import Program
@@ -29,6 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Check = Callable[[Mapping[str, Any]], None]
 MARK = "__batchsim__"
 OUTPUT_TYPES = (float, int, bool)
+# JSON, which batch.json is, has neither NaN nor infinity.
+CONFIG = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class DeclarationError(InvalidInput):
@@ -60,16 +64,19 @@ class Simulation:
         """The parameters as a pydantic model; of a function from the keyword-only arguments of the signature."""
         if self.model is not None:
             return self.model
-        signature = inspect.signature(self.function, eval_str=True)
-        fields: dict[str, Any] = {}
-        for parameter in list(signature.parameters.values())[1:]:
+        return create_model(self.name, __config__=CONFIG, **self.fields())
+
+    def fields(self) -> dict[str, Any]:
+        """Of a function: each parameter's type and default, as pydantic's ``create_model`` takes them.
+
+        Raises :class:`DeclarationError` for one that can be given without its name.
+        """
+        found = {}
+        for parameter in list(inspect.signature(self.function, eval_str=True).parameters.values())[1:]:
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 raise DeclarationError(f"{self.name}: write a * before {parameter.name}: parameters are given by name")
-            kind = Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
-            fields[parameter.name] = (kind, ... if parameter.default is inspect.Parameter.empty else parameter.default)
-        # JSON, which batch.json is, has neither NaN nor infinity.
-        config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-        return create_model(self.name, __config__=config, **fields)
+            found[parameter.name] = _field(parameter)
+        return found
 
     @property
     def description(self) -> str:
@@ -78,12 +85,15 @@ class Simulation:
         return " ".join(text.split("\n\n")[0].split())
 
     def schema(self) -> dict[str, Any]:
-        """What it is, for people and forms: name, description, outputs, and the parameters' JSON Schema."""
+        """What it is, for people and forms: name, description, outputs, and the parameters' JSON Schema.
+
+        It can be written as JSON; a default that is not finite is a text there, ``"inf"``.
+        """
         return {
             "name": self.name,
             "description": self.description,
             "outputs": {name: kind.__name__ for name, kind in self.outputs.items()},
-            "parameters": self.parameters.model_json_schema(),
+            "parameters": as_json(self.parameters.model_json_schema()),
             "version": self.version,
             "origin": self.origin,
         }
@@ -148,7 +158,7 @@ def simulation(*, outputs: Mapping[str, type], name: str = "", check: Check | No
             raise DeclarationError(f"{called}: its first argument must be the random generator")
         declared = Simulation(called, function, dict(outputs), _version(function), together=check)
         # So that a wrong signature is told where it is written, and not to everybody who asks what there is.
-        _check_described(declared)
+        _check_parameters(declared)
         setattr(function, MARK, declared)
         return function
 
@@ -160,17 +170,64 @@ def no_function(*_: object, **__: object) -> NoReturn:
     raise TypeError("this is a program, and no function")
 
 
-def _check_described(declared: Simulation) -> None:
-    """See that every parameter can be described to clients. Raises :class:`DeclarationError` that names it."""
-    for name, known in declared.parameters.model_fields.items():
-        one: dict[str, Any] = {name: (known.annotation, known)}
+def as_json(value: Any) -> Any:
+    """The value with NaN and infinity, which JSON lacks, as texts, ``"inf"``, which a float parameter reads back."""
+    if isinstance(value, dict):
+        return {name: as_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:
+    """The type and the default; without a type anything that JSON has."""
+    kind, default = parameter.annotation, parameter.default
+    untyped = kind is inspect.Parameter.empty
+    usual = default.default if isinstance(default, FieldInfo) else default
+    if isinstance(usual, float) and not math.isfinite(usual):
+        # Whose default is infinite takes infinity, which is recorded as text; that reads back only with a type.
+        kind = Annotated[float if untyped else kind, Field(allow_inf_nan=True)]
+    elif untyped:
+        kind = Annotated[Any, AfterValidator(_finite)]
+    return kind, ... if default is inspect.Parameter.empty else default
+
+
+def _finite(value: Any) -> Any:
+    if as_json(value) != value:
+        raise ValueError("must be a finite number")
+    return value
+
+
+def _check_parameters(declared: Simulation) -> None:
+    """See that every parameter can be described to clients, and may be its default.
+
+    Raises :class:`DeclarationError` that names it.
+    """
+    for name, field_ in declared.fields().items():
         try:
-            json.dumps(create_model(declared.name, **one).model_json_schema())
-        except (PydanticUserError, TypeError, ValueError) as error:
+            one = create_model(declared.name, __config__=CONFIG | {"validate_default": True}, **{name: field_})
+            json.dumps(one.model_json_schema())
+        except (PydanticUserError, TypeError, ValueError, NameError, RuntimeError) as error:
             raise DeclarationError(
                 f"{declared.name}: parameter {name} cannot be described to clients; give it a type that JSON has, "
                 f"such as float, int, str, bool or Literal ({str(error).splitlines()[0]})"
             ) from error
+        known = one.model_fields[name]
+        if not known.is_required():
+            _check_default(declared.name, name, one, known.get_default(call_default_factory=True))
+
+
+def _check_default(simulation_name: str, name: str, one: type[BaseModel], default: Any) -> None:
+    """``one`` is a model of this parameter alone, which checks its default."""
+    try:
+        value = getattr(one.model_validate({}), name)
+        # Of a client a text of digits is a number; a default comes to the function as it is written.
+        reason = "a text is no number" if isinstance(default, str) and isinstance(value, int | float) else ""
+    except ValidationError as error:
+        text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        reason = f"{text[0].lower()}{text[1:]}" + ("; or write its type as … | None" if default is None else "")
+    if reason:
+        raise DeclarationError(f"{simulation_name}: parameter {name} has the default {default!r:.80}: {reason}")
 
 
 def _version(function: Callable[..., Any]) -> str:

@@ -1,5 +1,6 @@
 """A sweep's points as columns: the parameters in ``results.csv``, and ``points.csv`` with each point's estimates."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from common.estimates import DEFAULT_CONFIDENCE, QUANTILES, SCALARS, describe_po
 from common.ledger import Connection
 from common.suspicion import Inspection
 from common.sweep import Sweep
+
+_NOT_FINITE = {str(value): value for value in (math.inf, -math.inf, math.nan)}
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ def swept(spec: BatchSpec) -> dict[str, Swept]:
 
 def _typed(values: list[Any]) -> Any:
     kinds = {type(value) for value in values}
+    if float in kinds or int in kinds:
+        # As batch.json has them, which is JSON.
+        values = [_NOT_FINITE.get(value, value) if isinstance(value, str) else value for value in values]
+        kinds = {type(value) for value in values}
     if kinds <= {int, float}:
         values = _floats(values) if float in kinds else values
     elif not kinds <= {bool}:

@@ -1,6 +1,7 @@
 """Batches submitted with a browser: the form is made from the schema, and what is wrong comes back as it was given."""
 
 import html
+import json
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from batchsim import simulation
 @simulation(outputs={"y": float})
 def own(rng, *, x: Annotated[float, Field(gt=0, le=10, description="how far")] = 1.5, n: int = 1, loud: bool = True,
         colour: Literal["red", "blue"] = "red", text: str = "a,b", needed: int, empty: str = "",
-        maybe: int | None = None, choice: Literal["a", "b"] | None = None, weights: list[float] = [1.0]):
+        maybe: int | None = None, choice: Literal["a", "b"] | None = None, weights: list[float] = [1.0],
+        cap: float = float("inf")):
     "Something of the user's."
     return {"y": x}
 """
@@ -74,6 +76,22 @@ def test_each_value_is_read_as_what_it_is_of(own: FlaskClient, connection: Conne
     filled = {"param:text": "007", "param:weights": "[1,2]", "param:needed": "3", "param:empty": "", "param:choice": ""}
     assert own.post("/submit/own", data={**filled, "jobs": "7"}).status_code == 303
     assert batches.view(connection, 1).spec.parameters == {"text": "007", "weights": [1, 2], "needed": 3}
+
+
+def test_infinity_is_submitted(own: FlaskClient, connection: Connection) -> None:
+    """As the text that the form shows and JSON can hold."""
+    assert 'name="param:cap" value="inf"' in own.get("/submit/own").text
+    for given, recorded in (("inf", {}), ("-inf", {"cap": "-inf"})):
+        answer = own.post("/submit/own", data={"param:needed": "3", "param:cap": given, "jobs": "1"})
+        assert answer.status_code == 303
+        spec = batches.view(connection, max(batches.all_ids(connection))).spec
+        assert spec.parameters == {"needed": 3, **recorded}
+        json.loads(own.get(f"/batches/{spec.id}").text, parse_constant=pytest.fail)
+    found = json.loads(own.get("/simulations").text, parse_constant=pytest.fail)["simulations"]
+    schema = next(each["parameters"] for each in found if each["name"] == "own")
+    assert schema["properties"]["cap"]["default"] == "inf"
+    told = own.post("/submit/own", data={"param:needed": "3", "param:x": "inf", "jobs": "1"})
+    assert "x is inf: input should be a finite number" in html.unescape(told.text)
 
 
 def test_jobs_without_a_sweep(client: FlaskClient, connection: Connection) -> None:

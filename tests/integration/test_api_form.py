@@ -91,7 +91,7 @@ def test_infinity_is_submitted(own: FlaskClient, connection: Connection) -> None
     schema = next(each["parameters"] for each in found if each["name"] == "own")
     assert schema["properties"]["cap"]["default"] == "inf"
     told = own.post("/submit/own", data={"param:needed": "3", "param:x": "inf", "jobs": "1"})
-    assert "x is inf: input should be a finite number" in html.unescape(told.text)
+    assert "x is 'inf': input should be a finite number" in html.unescape(told.text)
 
 
 def test_jobs_without_a_sweep(client: FlaskClient, connection: Connection) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from common.jobs import Jobs
 from common.options import read_options
 from common.simulations import registry
 from common.simulations.declare import MARK, DeclarationError, Simulation, as_json, simulation
-from common.sweep import parse_values
+from common.spelling import parse_values
 from services.worker.points import swept
 
 JSON = st.recursive(
@@ -167,7 +168,7 @@ def test_a_sweep_over_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = planning.fields(options, 6, declared(capped))
     spec = BatchSpec.from_json(json.dumps(strict(BatchSpec(1, 6, 42, **fields).to_json())))
     assert [Jobs(spec).result(index)[1] for index in (1, 3, 4, 5)] == [(1.0,), (math.inf,), (math.inf,), (2.5,)]
-    assert swept(spec)["cap"].to_pylist() == [1.0, math.inf, 2.5]
+    assert swept(spec)["cap"].at(np.arange(3)).to_pylist() == [1.0, math.inf, 2.5]
 
 
 @given(JSON)

@@ -17,6 +17,7 @@ from common.indices import parse_id
 from common.intervals import half_width, plus_minus
 from common.options import DEFAULTS, Options
 from common.simulations.described import Kinds, kinds_of
+from common.simulations.reasons import place_and_reason
 
 EXIT_FAILED = 1
 WATCH_SECONDS = 0.5
@@ -289,11 +290,15 @@ def _short(value: float | None) -> str:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="with the parameters' JSON Schema")
+@click.option("--json", "as_json", is_flag=True, help="with the parameters' JSON Schema, and whole tracebacks")
+@click.option("--local", is_flag=True, help="of this directory, without a server")
+@click.option("--simulations-dir", help="with --local: look there, too  [default: SIMULATIONS_DIR]")
 @server_options
-def simulations(as_json: bool, url: str, token: str) -> None:
-    """List what a server can run, and which files and tables are broken."""
-    found = Client(url, token).simulations()
+def simulations(as_json: bool, local: bool, simulations_dir: str | None, url: str, token: str) -> None:
+    """List what a server can run, and which files and tables are broken; with --local what can be run from here."""
+    if simulations_dir is not None and not local:
+        raise InvalidInput("--simulations-dir is for --local; a server has its own", field="simulations_dir")
+    found = _here(simulations_dir) if local else Client(url, token).simulations()
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -301,7 +306,16 @@ def simulations(as_json: bool, url: str, token: str) -> None:
         names = ", ".join(each["parameters"].get("properties", {}))
         click.echo(f"{each['name']}({names}) -> {', '.join(each['outputs'])}: {each['description']}")
     for path, error in found["broken"].items():
-        click.echo(f"{path} cannot be used: {error.strip().splitlines()[-1]}", err=True)
+        place, reason = place_and_reason(path, error)
+        click.echo(f"{place} cannot be used: {reason}", err=True)
+
+
+def _here(directory: str | None) -> dict[str, Any]:
+    from common import settings
+    from common.simulations import registry
+
+    registry.use(settings.load({"simulations_dir": directory}).simulations_dir)
+    return registry.everything().to_dict()
 
 
 VERBS = (submit, show, watch, cancel, hold, release, update, requeue, explain, estimate, simulations)

@@ -1,12 +1,13 @@
 """Which simulations there are: built in, in the user's own files, and in installed packages.
 
 A file is any ``.py`` in ``simulations/`` of the working directory or in ``SIMULATIONS_DIR``; it needs only the
-decorator of :mod:`common.simulations.declare`. Programs are declared in ``simulations.toml`` there or in the working
+decorator of :mod:`common.simulations.declare`, and can import modules beside it: see
+:mod:`common.simulations.neighbours`. Programs are declared in ``simulations.toml`` there or in the working
 directory: see :mod:`common.simulations.tables`. What cannot be read is reported and takes nothing else down.
 """
 
-import hashlib
 import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -16,13 +17,16 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from common.batch import BatchSpec
 from common.errors import InvalidInput
 from common.programs.files import check_version
 from common.programs.program import Program
+from common.simulations import neighbours
 from common.simulations.declare import MARK, Simulation
 from common.simulations.programs import of_program
+from common.simulations.reasons import place_and_reason
 from common.simulations.tables import from_tables
 
 BUILT_IN = (
@@ -40,33 +44,79 @@ GROUP = "hpc_batch_sim.simulations"
 VARIABLE = "SIMULATIONS_DIR"
 FOLDER = "simulations"
 
-# What the process's settings name; without it the environment's.
-_chosen: list[Path] = []
+# What the process's settings name, as given and as it was then; without it the environment's.
+_chosen: list[tuple[str, Path]] = []
 
-# File → (what its stat said, its simulations, why it cannot be imported).
-_files: dict[Path, tuple[tuple[int, int], list[Simulation], str]] = {}
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A file as it was read: what it declares, and why it cannot be imported."""
+
+    source: neighbours.Source
+    declared: list[Simulation]
+    error: str
+
+
+_files: dict[Path, _Loaded] = {}
 
 
 @dataclass
 class Registry:
-    """All simulations by name, and the files that could not be imported with their tracebacks."""
+    """What there is: ``found`` by name, all that a batch can be submitted of; ``broken``, what cannot be used and why.
+
+    ``every`` has besides those whose name stands for two, which a batch that was submitted before may still need.
+    """
 
     found: dict[str, Simulation] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
+    every: dict[str, list[Simulation]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What clients are told: ``{"simulations": [schema, …], "broken": {place: reason}}``."""
+        return {"simulations": [each.schema() for each in self.found.values()], "broken": self.broken}
+
+    def add(self, each: Simulation) -> None:
+        """Take a simulation in; one whose name another has is reported, and then ``found`` has neither."""
+        others = self.every.setdefault(each.name, [])
+        if any(other.version == each.version and other.origin != each.origin for other in others):
+            # The same file in two places.
+            return
+        others.append(each)
+        if len(others) == 1:
+            self.found[each.name] = each
+            return
+        self.found.pop(each.name, None)
+        name = f"[{each.name}]"
+        key = each.origin if each.origin.endswith(name) else f"{each.origin} {name}"
+        twice = each.origin == others[0].origin
+        self.broken[key] = (
+            f"{each.name} is {'declared here twice' if twice else 'also ' + _whereabouts(others[0])}: batches of that "
+            "name are refused until one is renamed; what else is in this file can be used"
+        )
 
 
 def find(name: str) -> Simulation:
-    """The simulation of this name as it is now. Raises :class:`InvalidInput` that lists what there is."""
-    if name in BUILT_IN:
-        return built_in(name)
+    """The simulation of this name as it is now.
+
+    Raises :class:`InvalidInput` that lists what there is, or where all of this name are when it has several.
+    """
     registry = everything()
-    if name not in registry.found:
-        text = f"simulation is {name!r}; there are {', '.join(registry.found)}"
-        if registry.broken:
-            last = {path: error.strip().splitlines()[-1] for path, error in registry.broken.items()}
-            text += "; not to be imported: " + ", ".join(f"{path} ({error})" for path, error in last.items())
-        raise InvalidInput(text, field="simulation")
-    return registry.found[name]
+    if name in registry.found:
+        return registry.found[name]
+    if name in registry.every:
+        places = " and ".join(dict.fromkeys(_whereabouts(each) for each in registry.every[name]))
+        raise InvalidInput(
+            f"simulation {name!r} stands for several: it is {places}; rename all but one of them", field="simulation"
+        )
+    text = f"simulation is {name!r}; there are {', '.join(registry.found)}"
+    if registry.broken:
+        told = (place_and_reason(path, error) for path, error in registry.broken.items())
+        text += "; not to be used: " + ", ".join(f"{place} ({reason})" for place, reason in told)
+    raise InvalidInput(text, field="simulation")
+
+
+def _whereabouts(each: Simulation) -> str:
+    return f"in {each.origin}" if each.origin else "built in"
 
 
 def built_in(name: str) -> Simulation:
@@ -82,44 +132,78 @@ def of(spec: BatchSpec) -> Simulation:
         program = Program.from_dict(spec.program)
         check_version(program)
         return of_program(spec.simulation, program, spec.outputs)
-    found = find(spec.simulation)
-    if spec.version and found.version != spec.version:
-        raise InvalidInput(
-            f"simulation {spec.simulation} is version {found.version} here; the batch needs {spec.version}",
-            field="simulation",
-        )
-    return found
+    if not spec.version:
+        return built_in(spec.simulation) if spec.simulation in BUILT_IN else find(spec.simulation)
+    # By the version: of several of this name, the batch has one.
+    same = everything().every.get(spec.simulation) or [find(spec.simulation)]
+    for each in same:
+        if each.version == spec.version:
+            return each
+    here = " and ".join(each.version for each in same)
+    raise InvalidInput(
+        f"simulation {spec.simulation} is version {here} here; the batch needs {spec.version}", field="simulation"
+    )
 
 
 def everything() -> Registry:
-    """Every simulation; the first of two with one name stays, and the other is reported."""
-    registry = Registry({name: built_in(name) for name in BUILT_IN})
+    """Every simulation. What two have the name of is reported, and neither is offered for new batches."""
+    registry = Registry()
+    for name in BUILT_IN:
+        registry.add(built_in(name))
     for origin, declared, error in _own():
         if error:
             registry.broken[origin] = error
         for each in declared:
-            if each.name in registry.found:
-                other = registry.found[each.name].origin or "built in"
-                registry.broken[origin] = f"{each.name} is there already: {other}"
-            else:
-                registry.found[each.name] = each
+            registry.add(each)
     return registry
 
 
 def capabilities() -> list[str]:
-    """``name:version`` of all that is not built in: what a worker says that it can run besides."""
-    return [f"{each.name}:{each.version}" for each in everything().found.values() if each.name not in BUILT_IN]
+    """``name:version`` of all that is not built in: what a worker says that it can run besides.
+
+    Those that share a name are among them, since :func:`of` tells them apart by the version.
+    """
+    every = everything().every.values()
+    return list(dict.fromkeys(f"{each.name}:{each.version}" for same in every for each in same if each.origin))
+
+
+def imports(simulation: Simulation) -> frozenset[str]:
+    """Top-level names of what its file and the modules beside it import; none of a program."""
+    if simulation.program is not None:
+        return frozenset()
+    loaded = _files.get(Path(simulation.origin))
+    if loaded is not None:
+        return loaded.source.imports
+    name = simulation.function.__module__
+    try:
+        source = inspect.getsource(sys.modules[name])
+    except (OSError, TypeError, KeyError):
+        source = ""
+    return frozenset({name.partition(".")[0], *neighbours.imported(source.encode())})
+
+
+def directory_of(simulation: Simulation) -> str:
+    """The directory that must be named for it to be found, as it was given; "" when it is found without."""
+    usual = Path(FOLDER).resolve()
+    for text, place in _given():
+        if place != usual and simulation.origin.startswith(f"{place}{os.sep}"):
+            return text
+    return ""
 
 
 def use(directory: str | Path | None) -> None:
     """Look for the user's files there too, whatever the environment says; None: as the environment says."""
-    _chosen[:] = [Path(directory).resolve()] if directory else []
+    _chosen[:] = [(str(directory), Path(directory).resolve())] if directory else []
 
 
 def directories() -> list[Path]:
     """Where the user's files may lie."""
-    given = os.environ.get(VARIABLE, "")
-    return [Path(FOLDER).resolve(), *(_chosen or ([Path(given).resolve()] if given else []))]
+    return [Path(FOLDER).resolve(), *(place for _, place in _given())]
+
+
+def _given() -> list[tuple[str, Path]]:
+    text = os.environ.get(VARIABLE, "")
+    return _chosen or ([(text, Path(text).resolve())] if text else [])
 
 
 def _own() -> Iterator[tuple[str, list[Simulation], str]]:
@@ -137,35 +221,33 @@ def _from_files() -> Iterator[tuple[str, list[Simulation], str]]:
 
 
 def _load(path: Path) -> tuple[list[Simulation], str]:
-    """The simulations of a file as it is now; read again only when it has changed."""
-    try:
-        seen = path.stat()
-        mark = (seen.st_mtime_ns, seen.st_size)
-        if path in _files and _files[path][0] == mark:
-            return _files[path][1], _files[path][2]
-        declared, error = _execute(path, path.read_bytes())
-    except OSError as problem:
-        return [], f"{path}: {problem.strerror}"
-    _files[path] = (mark, declared, error)
-    return declared, error
+    """The simulations of a file as it is now; read again only when it, or a module beside it, has changed."""
+    known = _files.get(path)
+    if known is None or not known.source.unchanged():
+        try:
+            source = neighbours.read(path)
+        except OSError as problem:
+            return [], f"{path}: {problem.strerror}"
+        known = _files[path] = _Loaded(source, *_execute(source))
+    return known.declared, known.error
 
 
-def _execute(path: Path, source: bytes) -> tuple[list[Simulation], str]:
-    version = hashlib.sha256(source).hexdigest()[:16]
+def _execute(source: neighbours.Source) -> tuple[list[Simulation], str]:
     # A name of its own for each version: what runs keeps the code that it began with.
-    module = types.ModuleType(f"batchsim_simulations.{path.stem}_{version}")
-    module.__file__ = str(path)
+    module = types.ModuleType(f"batchsim_simulations.{source.path.stem}_{source.version}")
+    module.__file__ = str(source.path)
     sys.modules[module.__name__] = module
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - running the user's file is the purpose
+        source.execute(module)
     except (Exception, SystemExit):  # noqa: BLE001 - whatever it raises is reported with its traceback
         return [], traceback.format_exc()
-    return [_of(each, version, str(path)) for each in _declared(module)], ""
+    return [_of(each, source.version, str(source.path)) for each in _declared(module)], ""
 
 
 def _declared(module: types.ModuleType) -> list[Simulation]:
-    found = [getattr(value, MARK) for value in vars(module).values() if hasattr(value, MARK)]
-    return [each for each in found if each.function.__module__ in (module.__name__, "builtins")]
+    # By what they are: a second name for a function declares it no second time.
+    found = {id(value): getattr(value, MARK) for value in vars(module).values() if hasattr(value, MARK)}
+    return [each for each in found.values() if each.function.__module__ in (module.__name__, "builtins")]
 
 
 def _of(declared: Simulation, version: str, origin: str) -> Simulation:
@@ -183,5 +265,5 @@ def _load_packages() -> Iterator[tuple[str, list[Simulation], str]]:
         try:
             declared: Simulation = getattr(entry.load(), MARK)
             yield origin, [_of(declared, declared.version, origin)], ""
-        except Exception:  # noqa: BLE001 - a package of somebody else
+        except (Exception, SystemExit):  # noqa: BLE001 - a package of somebody else
             yield origin, [], traceback.format_exc()

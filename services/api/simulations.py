@@ -11,5 +11,4 @@ blueprint = Blueprint("simulations", __name__)
 @blueprint.get("/simulations")
 def index() -> ResponseReturnValue:
     """Every simulation; and the files and tables that cannot be used, with tracebacks and reasons."""
-    found = registry.everything()
-    return {"simulations": [each.schema() for each in found.found.values()], "broken": found.broken}
+    return registry.everything().to_dict()

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import click
 
 from batchsim import programs, sweeping, verbs
+from batchsim.reproducing import reproduce
 from batchsim.verifying import verify
 from common import settings as settings_module
-from common.errors import BatchSimError, InvalidInput
+from common.errors import InvalidInput
 from common.options import DEFAULTS, Options, read_options
 from common.settings import SECRETS, Settings
 from common.simulations.described import Kinds, kinds_of
@@ -197,38 +198,5 @@ def doctor(sample: int, **options: str | None) -> None:
     sys.exit(EXIT_FAILED if problems else 0)
 
 
-@batchsim.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--sample", type=int, help="jobs to run again; without it all of them")
-def reproduce(directory: Path, sample: int | None) -> None:
-    """Run the batch in DIRECTORY again, in this process alone, and compare every byte. Exit code 1 if any differs."""
-    from common import outputs, provenance
-    from common.audit import compare
-    from common.errors import NotFound
-    from common.simulations import registry
-
-    spec = outputs.read_spec(directory)
-    if spec is None:
-        raise NotFound(f"There is no {outputs.SPEC_NAME} in {directory}/.")
-    registry.use(settings_module.load().simulations_dir)
-    here = provenance.environment()
-    for name in sorted(name for name in here if spec.environment.get(name) not in (None, here[name])):
-        click.echo(f"{name} was {spec.environment[name]}, here it is {here[name]}")
-    try:
-        again, differing = compare(directory, spec, sample=sample or spec.jobs)
-    except InvalidInput as error:
-        # The batch is right, and what it ran is not there as it was.
-        raise BatchSimError(error.message, field=error.field) from None
-    for problem in differing:
-        click.echo(problem)
-    program = provenance.own_program(spec)
-    where = f"By hand, in {program.directory}" if program else "By hand"
-    click.echo(
-        f"batch {spec.id}: {again:,} jobs run again, {len(differing)} differ. "
-        f"{where}: {provenance.command(spec, directory.absolute())}"
-    )
-    sys.exit(EXIT_FAILED if differing else 0)
-
-
-for verb in (*verbs.VERBS, verify):
+for verb in (*verbs.VERBS, verify, reproduce):
     batchsim.add_command(verb)

@@ -27,7 +27,7 @@ def examine(settings: Settings, sample: int) -> Iterator[tuple[str, bool]]:
         yield from _report(root, spec, audit(connection, root, batch_id), "ledger, files", sample)
     for spec in _on_volume(root):
         if spec.id not in known:
-            yield from _report(root, spec, missing(root, spec), "files", sample)
+            yield from _report(root, spec, missing(outputs.locate(root, spec), spec)[1], "files", sample)
     if not known and not any(True for _ in _on_volume(root)):
         raise NotFound(f"There is no batch in {root}/.")
 

@@ -4,6 +4,7 @@
 against the simulation itself. Neither changes anything.
 """
 
+import csv
 import json
 import math
 import random
@@ -27,6 +28,7 @@ from common.statistics import Moments, collect
 CHUNK_JOBS = 2**16
 # Sums in another order differ in their last digits; statistics that differ more have counted something else.
 RELATIVE_TOLERANCE = 1e-9
+MOST_NAMED = 20
 
 
 def audit(connection: Connection, root: Path, batch_id: int, *, files: bool = True) -> list[str]:
@@ -61,6 +63,7 @@ def verify(root: Path, spec: BatchSpec, *, sample: int = 100, seed: int | None =
 def compare(place: Path, spec: BatchSpec, *, sample: int, seed: int | None = None) -> tuple[int, list[str]]:
     """As :func:`verify`, of the CSVs in ``place``; returns how many jobs were run again, and what differs.
 
+    What is not in ``place`` is not looked at: see :func:`missing`.
     Raises :class:`common.errors.InvalidInput` when what the batch ran is not there, or is another version.
     """
     store, jobs = results.open_store(place, spec), Jobs(replace(spec, job_seconds=0.0))
@@ -86,16 +89,50 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
-def missing(root: Path, spec: BatchSpec) -> list[str]:
-    """Completed jobs without a CSV, by the summary of a batch that no ledger knows any more."""
-    place = outputs.locate(root, spec)
+def missing(place: Path, spec: BatchSpec) -> tuple[int, list[str]]:
+    """How many completed jobs have no CSV in ``place``, and which, in sentences; by the results files.
+
+    While there are none, before the batch has ended, nothing is known to be missing.
+    """
+    present = results.open_store(place, spec).present(spec.jobs)
+    completed = _completed(place / outputs.RESULTS_NAME, spec.jobs)
+    if completed is None:
+        count = _summed_up(place / outputs.SUMMARY_NAME) - int(present.sum())
+        return (count, [f"{_jobs(count)} completed and {_have(count)} no CSV in {place}."]) if count > 0 else (0, [])
+    gone = (np.flatnonzero(completed & ~present) + 1).tolist()
+    if not gone:
+        return 0, []
+    names = ", ".join(f"{spec.id}_{index}" for index in gone[:MOST_NAMED])
+    more = " …" if len(gone) > MOST_NAMED else ""
+    return len(gone), [f"{_jobs(len(gone))} completed and {_have(len(gone))} no CSV in {place}: {names}{more}"]
+
+
+def _completed(path: Path, jobs: int) -> np.ndarray | None:
+    """For each job whether ``results.csv`` says that it completed; None when that is not there, or says nothing."""
+    found = np.zeros(jobs, dtype=bool)
     try:
-        counters = json.loads((place / outputs.SUMMARY_NAME).read_text(encoding="utf-8"))["counters"]
-        completed = int(counters.get("COMPLETED", 0))
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                found[int(row["index"]) - 1] = row["state"] == JobState.COMPLETED.name
+    except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error):
+        return None
+    return found
+
+
+def _summed_up(path: Path) -> int:
+    """How many jobs completed by the summary; 0 when that is not there."""
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["counters"].get("COMPLETED", 0))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-    found = int(results.open_store(place, spec).present(spec.jobs).sum())
-    return [f"{completed} jobs completed, but {found} have a CSV in {place}."] if found < completed else []
+        return 0
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
 
 
 def chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.ndarray]]:

@@ -93,8 +93,13 @@ class BatchSpec:
     startup: bool = False
     # Which submit made it; a start-up batch is recognised by it even when Redis has forgotten everything.
     key: str = ""
-    # Python, packages, platform and image that accepted it; see common/provenance.py.
+    # Python, packages, platform and image that accepted it, and the hash of the source, also of a built-in simulation,
+    # which has no version; see common/provenance.py.
     environment: dict[str, Any] = field(default_factory=dict)
+    # Parameters that were not given, with the values that they had by default then. Nothing is run by them.
+    defaults: dict[str, Any] = field(default_factory=dict)
+    # What repeats the batch on a command line, from where it was accepted.
+    command: str = ""
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def to_json(self) -> str:

@@ -22,11 +22,12 @@ from common.syncing import sync_filesystem
 
 SPEC_NAME = "batch.json"
 SUMMARY_NAME = "summary.json"
+RESULTS_NAME = "results.csv"
 # What people did to the batch since it was submitted.
 CONTROL_NAME = "control.json"
 # What an API serves of a batch beside its jobs' CSVs; written once the batch has ended.
 RESULT_TYPES = {
-    "results.csv": "text/csv",
+    RESULTS_NAME: "text/csv",
     "results.parquet": "application/vnd.apache.parquet",
     "points.csv": "text/csv",
     SUMMARY_NAME: "application/json",

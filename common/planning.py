@@ -1,8 +1,11 @@
 """What a submit asks for, checked against what it runs, before anything is made: how many jobs, and with what."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+from pydantic_core import to_json
 
 from common.errors import InvalidInput
 from common.options import Options, read_options
@@ -74,6 +77,35 @@ def fields(options: Options, jobs: int, simulation: Simulation) -> dict[str, Any
         "version": "" if options.simulation in registry.BUILT_IN else simulation.version,
         "program": _with_array(simulation, jobs).to_dict() if simulation.program else {},
     }
+
+
+def defaults(fields: Mapping[str, Any], simulation: Simulation) -> dict[str, Any]:
+    """The parameters that the fields of a specification leave to the simulation, with their values, as JSON has them.
+
+    In a list of points, also one that only some of them leave out.
+    """
+    if simulation.program is not None:
+        # Completed when it is submitted.
+        return {}
+    given: Mapping[str, Any] = fields["parameters"]
+    found: dict[str, Any] = {}
+    sweep = Sweep.from_dict(fields["sweep"]) if fields["sweep"] else None
+    points: Sequence[Mapping[str, Any]] = [sweep.parameters(0)] if sweep else [{}]
+    if sweep and sweep.mode == "points":
+        points = sweep.points
+    for point in points:
+        if not simulation.parameters.model_fields.keys() <= {*given, *point, *found}:
+            found |= {
+                name: json.loads(to_json(as_json(value), inf_nan_mode="strings", bytes_mode="base64", fallback=_kind))
+                for name, value in simulation.check_each({**given, **point}).items()
+                if name not in given and name not in point
+            }
+    return found
+
+
+def _kind(value: object) -> str:
+    """What stands for a value that JSON cannot say: no address, which would be another each time."""
+    return type(value).__qualname__
 
 
 def with_defaults(options: Options, simulation: Simulation) -> Options:

@@ -5,9 +5,9 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -17,20 +17,43 @@ from common.outputs import SPEC_NAME
 from common.programs.admission import MOST_NAME_CHARACTERS
 from common.programs.files import literal
 from common.programs.program import DEFAULT_STDERR, DEFAULT_STDOUT, Program
+from common.simulations import registry
+from common.simulations.declare import Simulation
 from common.spelling import Kind, parse_values
 
 # What can change a result's bytes, or how it came about.
 PACKAGES = ("hpc-batch-sim", "numpy", "celery", "redis", "pydantic")
+# The modules of those of them that a simulation imports, and our own.
+OURS = {"numpy", "pydantic", "batchsim", "common", "services"}
 # What does not belong to a batch that runs alone, and what is written otherwise.
 LEFT_OUT = ("parameters", "sweep", "dependency", "kill_on_invalid_dependency", "hold", "partition")
 # A longer sweep is taken from its file.
 MOST_AXES, MOST_VALUES = 20, 100
 IMAGE_VARIABLE = "IMAGE_DIGEST"
+HOST = ("python", "platform", "image")
+
+
+def environment(simulation: Simulation) -> dict[str, Any]:
+    """Python, packages, platform, in a container that says so the image; and where what is run comes from.
+
+    The packages are ours and those that the simulation's source imports; ``source`` is its hash, of a program that of
+    its files. ``simulations_dir`` is the directory that had to be named for it to be found.
+    """
+    found = _here()
+    packages = {name: _version(name) for name in sorted(_distributions(registry.imports(simulation)))}
+    program = simulation.program
+    source = simulation.version or (program.version if program else "")
+    directory = registry.directory_of(simulation)
+    return {
+        **found,
+        "packages": {**packages, **found["packages"]},
+        "source": source,
+        **({"simulations_dir": directory} if directory else {}),
+    }
 
 
 @cache
-def environment() -> dict[str, Any]:
-    """Python, packages, platform and, in a container that says so, the image."""
+def _here() -> dict[str, Any]:
     found = {
         "python": sys.version.split()[0],
         "packages": {name: _version(name) for name in PACKAGES},
@@ -40,14 +63,37 @@ def environment() -> dict[str, Any]:
     return found | ({"image": image} if image else {})
 
 
-def command(spec: BatchSpec, place: Path | None = None) -> str:
+def changes(before: Mapping[str, Any]) -> list[str]:
+    """What of an :func:`environment` that was is otherwise here, in sentences; the source is left to whoever asks."""
+    here = _here()
+    # In no container there is no image to compare with.
+    pairs = [(name, before[name], here[name]) for name in HOST if name in before and name in here]
+    pairs += [(name, was, _version(name)) for name, was in sorted(before.get("packages", {}).items())]
+    return [f"{name} was {was}, here it is {now}" for name, was, now in pairs if was != now]
+
+
+def _distributions(modules: Iterable[str]) -> set[str]:
+    """What has to be installed for these top-level modules to be there, besides what is named always."""
+    others = set(modules) - sys.stdlib_module_names - OURS
+    return {name for module in others for name in _providers().get(module, ())} if others else set()
+
+
+@cache
+def _providers() -> Mapping[str, list[str]]:
+    # Looks at every file of every package: done once, and not at all when nothing else is imported.
+    return packages_distributions()
+
+
+def command(spec: BatchSpec, place: Path | None = None, *, simulations_dir: str | None = None) -> str:
     """The exact command that runs the batch again; of a program, in its ``directory``.
 
     What a command line cannot hold, such as a list of points, it takes from the ``batch.json`` in ``place``, which is
-    where the batch lies.
+    where the batch lies. ``simulations_dir`` is where its simulation is found; None: where it was.
     """
     program = own_program(spec)
     words = ["batchsim", "run", "--seed", str(spec.seed)]
+    directory = spec.environment.get("simulations_dir", "") if simulations_dir is None else simulations_dir
+    words += ["--simulations-dir", str(directory)] if directory and not program else []
     words += ["--array", program.array] if program and program.array else []
     if not spec.sweep and not (program and program.array):
         words += ["--jobs", str(spec.jobs)]

@@ -5,6 +5,7 @@ after it leaves ranges without messages, which the housekeeper publishes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,11 @@ class Submitter:
             job_seconds=job_seconds,
             startup=startup,
             key=idempotency_key,
-            environment=provenance.environment(),
+            environment=provenance.environment(simulation),
+            defaults=planning.defaults(fields, simulation),
             **fields,
         )
+        spec = replace(spec, command=provenance.command(spec, outputs.directory(self._root, spec)))
         try:
             outputs.prepare(self._root, spec)
         except StorageUnavailable:

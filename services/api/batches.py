@@ -68,6 +68,7 @@ def show(batch: int) -> ResponseReturnValue:
         },
         "outputs": view.spec.outputs,
         "environment": view.spec.environment,
+        "defaults": view.spec.defaults,
         "command": provenance.command(view.spec, outputs.locate(state().settings.output_dir, view.spec)),
         "warnings": suspicion.warnings(state().connection, view),
         "version": view.spec.version,

@@ -13,6 +13,7 @@ from common.batch import BatchSpec
 from common.ledger import Connection, batches, keys, ranges
 from common.provenance import environment
 from common.settings import MAX_JOBS, MAX_SEED
+from common.simulations import registry
 from tests.integration.api_support import MakeClient, assert_problem
 from tests.support import dump
 
@@ -178,5 +179,6 @@ def test_specs_are_the_same_everywhere(client: FlaskClient, connection: Connecti
     batch = client.post("/batches", json={"jobs": 5, "seed": 3}).get_json()["id"]
     spec = outputs.read_spec(root / str(batch))
     assert spec is not None
-    wanted = BatchSpec(batch, 5, 3, created=spec.created, environment=environment())
+    given = {"environment": environment(registry.find("random_numbers")), "command": "batchsim run --seed 3 --jobs 5"}
+    wanted = BatchSpec(batch, 5, 3, created=spec.created, **given)
     assert spec == batches.view(connection, batch).spec == wanted

@@ -89,3 +89,102 @@ def test_what_differs_is_named(swept: Path) -> None:
     assert "the batch needs" in done.stderr
     done = cli(swept, "reproduce", "simulations")
     assert (done.returncode != 0, "There is no batch.json" in done.stderr) == (True, True), done
+
+
+def run_again(home: Path, *words: str, place: str = "outputs") -> tuple[int, str]:
+    """Exit code and output of ``reproduce``, which says nothing on standard error."""
+    done = cli(home, "reproduce", place, *words)
+    assert done.stderr == "", done
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("source", ["results.csv", "summary.json"])
+def test_what_is_missing_differs(swept: Path, source: str) -> None:
+    """By name where the results files tell; also when a sample is run again, and when nothing is left."""
+    outputs = swept / "outputs"
+    if source == "summary.json":
+        (outputs / "results.csv").unlink()
+    for index in (3, 7):
+        (outputs / f"job_{index}.csv").unlink()
+    code, said = run_again(swept, "--sample", "2")
+    assert code == 1
+    names = ": 1_3, 1_7\n" if source == "results.csv" else ".\n"
+    assert f"2 jobs completed and have no CSV in outputs{names}" in said
+    assert "2 jobs run again, 2 differ" in said
+    for path in outputs.glob("job_*.csv"):
+        path.unlink()
+    code, said = run_again(swept)
+    assert code == 1
+    assert "12 jobs completed and have no CSV" in said
+    assert "batch 1: nothing was run again" in said
+    done = cli(swept, "doctor")
+    assert (done.returncode, "12 jobs completed and have no CSV" in done.stdout) == (1, True), done
+
+
+def test_what_did_not_complete_is_not_missing(home: Path) -> None:
+    """A batch whose jobs failed is reproduced by those that completed; one without any by none."""
+    given = ("--simulation", "faulty", "--seed", "1", "--jobs", "20")
+    assert cli(home, "run", *given, "--raises", "0.3").returncode == 1
+    code, said = run_again(home)
+    assert code == 0, said
+    assert 0 < int(said.split("batch 1: ")[1].split()[0]) < 20
+    assert cli(home, "run", *given, "--raises", "1", OUTPUT_DIR=home / "none").returncode == 1
+    code, said = run_again(home, place="none")
+    assert (code, "nothing was run again" in said) == (1, True), said
+
+
+def test_batch_json_says_all_that_is_needed(swept: Path) -> None:
+    """The command among it, which gives the same files."""
+    spec = json.loads((swept / "outputs" / "batch.json").read_text())
+    assert spec["environment"]["source"] == spec["version"] != ""
+    other = swept / "other"
+    shutil.copytree(swept / "simulations", other / "simulations")
+    program, *words = shlex.split(spec["command"])
+    assert program == "batchsim"
+    assert cli(other, *words).returncode == 0
+    assert differences(files(other / "outputs"), files(swept / "outputs")) == []
+
+
+def test_another_source_and_another_default_are_told(home: Path) -> None:
+    """Of a built-in simulation, whose batches any version runs: the source only where the bytes differ, too."""
+    assert cli(home, "run", "--simulation", "random_walk", "--jobs", "3", "--seed", "1").returncode == 0
+    path = home / "outputs" / "batch.json"
+    spec = json.loads(path.read_text())
+    assert (spec["parameters"], spec["defaults"]["steps"]) == ({}, 100)
+    spec["environment"]["source"] = "0123"
+    spec["defaults"]["steps"] = 999
+    path.write_text(json.dumps(spec))
+    code, said = run_again(home)
+    assert (code, "source" in said) == (0, False), said
+    assert "steps was not given and was 999 by default, here it is 100\n" in said
+    (home / "outputs" / "job_2.csv").write_bytes(b"x\r\n1\r\n")
+    code, said = run_again(home)
+    assert code == 1
+    assert "The source of random_walk was 0123, here it is " in said
+    for name in ("environment", "defaults", "command"):
+        del spec[name]
+    path.write_text(json.dumps(spec))
+    code, said = run_again(home, "--sample", "3")
+    assert (code, said.count("\n")) == (1, 2), said
+
+
+def test_a_directory_of_simulations_that_was_named(home: Path) -> None:
+    """It is part of the command; whoever leaves it out is told."""
+    (home / "own").mkdir()
+    (home / "own" / "mine.py").write_text(
+        MINE.replace("rng.random()", "factor * rng.random()") + "from side import factor"
+    )
+    (home / "own" / "side.py").write_text("factor = 2.0")
+    words = ("--simulation", "mine", "--jobs", "3", "--seed", "5")
+    assert cli(home, "run", "--simulations-dir", "own", *words).returncode == 0
+    done = cli(home, "reproduce", "outputs")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
+    assert "it was run with --simulations-dir own" in done.stderr
+    code, said = run_again(home, "--simulations-dir", "own")
+    assert (code, "3 jobs run again, 0 differ" in said) == (0, True), said
+    by_hand = said.split("By hand: batchsim ")[1].split()
+    assert cli(home, *by_hand, OUTPUT_DIR=home / "again").returncode == 0
+    assert differences(files(home / "again"), files(home / "outputs")) == []
+    (home / "own" / "side.py").write_text("factor = 3.0")
+    done = cli(home, "reproduce", "outputs", "--simulations-dir", "own")
+    assert (done.returncode, "the batch needs" in done.stderr) == (1, True), done

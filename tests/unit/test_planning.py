@@ -1,14 +1,18 @@
 """What a submit asks for: how many jobs, and the parameters as a program gets them."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common import planning
+from common.batch import BatchSpec
 from common.errors import InvalidInput
 from common.options import read_options
 from common.programs.program import Program
+from common.simulations import registry
 from common.simulations.declare import Simulation
 from common.simulations.programs import of_program
 
@@ -96,3 +100,56 @@ def test_a_sweep_has_a_stop_rule() -> None:
     with pytest.raises(InvalidInput, match="price is no output") as refused:
         plan(None, outputs=("e",), sweep=TEN, until="ci_halfwidth(price) < 1")
     assert refused.value.field == "until"
+
+
+MINE = """
+import numpy as np
+from batchsim import simulation
+
+@simulation(outputs={"x": float})
+def mine(rng, *, need: int, a: float = 1.5, text: str = "b", top: float = float("inf"), some: tuple[int, ...] = (1, 2)):
+    return {"x": a}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    """A simulation with defaults of many kinds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
+    (tmp_path / "simulations").mkdir()
+    (tmp_path / "simulations" / "mine.py").write_text(MINE)
+    return registry.find("mine")
+
+
+ALL = {"a": 1.5, "text": "b", "top": "inf", "some": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sweep", "left"),
+    [
+        ({"need": 1}, {}, {"a", "text", "top", "some"}),
+        ({"need": 1, "a": 2, "text": "c"}, {}, {"top", "some"}),
+        ({"need": 1, "a": 2, "text": "c", "top": 1, "some": [1]}, {}, set()),
+        ({"need": 1, "top": 1}, {"axes": {"a": [1, 2], "text": ["c", "d"]}}, {"some"}),
+        ({"top": 1}, {"mode": "zip", "axes": {"need": [1, 2], "text": ["c", "d"]}}, {"a", "some"}),
+        ({"top": 1}, {"points": [{"need": 1, "a": 2}, {"need": 2, "a": 1, "some": [1]}, {"need": 3, "text": "c"}]},
+         {"a", "text", "some"}),
+    ],
+)  # fmt: skip
+def test_the_defaults_are_kept(
+    mine: Simulation, parameters: dict[str, Any], sweep: dict[str, Any], left: set[str]
+) -> None:
+    """Of what was not given, or not at every point; as JSON, and beside the fields that a key is held against."""
+    asked = read_options({"simulation": "mine", "parameters": parameters, "sweep": sweep})
+    fields = planning.fields(asked, 5, mine)
+    assert fields["parameters"] == parameters
+    found = planning.defaults(fields, mine)
+    assert found == {name: ALL[name] for name in left}
+    spec = BatchSpec(1, 5, 1, defaults=found)
+    assert json.loads(spec.to_json(), parse_constant=pytest.fail)["defaults"] == found
+
+
+def test_a_program_leaves_nothing_to_defaults() -> None:
+    found = planning.simulation_of(read_options({"simulation": "model"}), Program(("sh", "-c", ""), "/"))
+    assert planning.defaults({"parameters": {"x": 1}, "sweep": {}}, found) == {}

@@ -1,7 +1,10 @@
 """The command that repeats a batch: what the command line reads from it is the batch."""
 
+import hashlib
 import json
 import shlex
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,14 +16,17 @@ from hypothesis import strategies as st
 
 from batchsim import programs, verbs
 from batchsim.cli import batchsim
+from common import provenance
 from common.batch import BatchSpec
 from common.jobs import Jobs
 from common.options import Options, read_options
 from common.programs.program import Program
-from common.provenance import PACKAGES, command, environment
+from common.provenance import PACKAGES, changes, command, environment
 from common.simulations import registry
+from common.simulations.programs import of_program
 from common.spelling import Kind
 from common.sweep import Sweep
+from tests.support import REPO
 
 SPECS: list[dict[str, Any]] = [
     {},
@@ -198,8 +204,82 @@ def test_the_file_is_where_the_batch_lies() -> None:
 
 
 def test_the_environment_is_json() -> None:
-    """Python, packages, platform; nothing that names a person or a machine."""
-    found = environment()
+    """Python, packages, platform, source; nothing that names a person or a machine."""
+    found = environment(registry.find("random_walk"))
     assert json.loads(json.dumps(found)) == found
     assert set(found["packages"]) == set(PACKAGES)
     assert str(Path.home()) not in json.dumps(found)
+
+
+def test_a_built_in_one_has_the_hash_of_its_source() -> None:
+    """Each its own; and that of a program is of its files."""
+    found = {name: environment(registry.find(name))["source"] for name in registry.BUILT_IN}
+    assert len(set(found.values())) == len(registry.BUILT_IN)
+    source = (REPO / "common" / "simulations" / "random_walk.py").read_bytes()
+    assert found["random_walk"] == hashlib.sha256(source).hexdigest()[:16]
+    program = Program(("./model",), "/", version="0123")
+    assert environment(of_program("model", program, ()))["source"] == "0123"
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory ``own`` with a simulation, which imports scipy, and pyarrow by a module beside it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
+    place = tmp_path / "own"
+    place.mkdir()
+    (place / "mine.py").write_text(MINE)
+    (place / "beside.py").write_text("import pyarrow.csv, os.path\n")
+    yield place
+    registry.use(None)
+
+
+MINE = """
+import json, scipy.stats, beside
+from batchsim import simulation
+
+@simulation(outputs={"x": float})
+def mine(rng, *, a: float = 1.5):
+    return {"x": a}
+"""
+
+
+def test_the_packages_that_a_simulation_imports(mine: Path) -> None:
+    """With their versions, beside ours."""
+    registry.use("own")
+    found = environment(registry.find("mine"))
+    assert set(found["packages"]) == {*PACKAGES, "scipy", "pyarrow"}
+    assert found["packages"]["scipy"] == version("scipy")
+    assert changes(found) == []
+    other = {**found, "python": "2.7", "packages": {**found["packages"], "scipy": "0.1", "gone": "1"}, "image": "x"}
+    assert changes(other) == [
+        f"python was 2.7, here it is {found['python']}",
+        "gone was 1, here it is unknown",
+        f"scipy was 0.1, here it is {version('scipy')}",
+    ]
+
+
+def test_the_image_is_what_the_container_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one nothing is said of it."""
+    found = registry.find("random_walk")
+    for digest in ("sha256:12", ""):
+        monkeypatch.setenv("IMAGE_DIGEST", digest)
+        provenance._here.cache_clear()
+        assert environment(found).get("image", "") == digest
+    provenance._here.cache_clear()
+
+
+@pytest.mark.parametrize("given", ["own", "./own", "simulations", ""])
+def test_the_command_names_the_directory_that_was_named(mine: Path, given: str) -> None:
+    """As it was written; not the usual one, nor for what does not lie there."""
+    if "own" not in given:
+        mine.rename(mine.parent / "simulations")
+    registry.use(given)
+    named = ["--simulations-dir", given] if "own" in given else []
+    for name, words in (("mine", named), ("random_walk", [])):
+        found = registry.find(name)
+        spec = BatchSpec(1, 2, 42, simulation=name, version=found.version, environment=environment(found))
+        line = command(spec)
+        assert shlex.split(line) == ["batchsim", "run", "--seed", "42", *words, "--jobs", "2", "--simulation", name]
+        assert typed(line)["simulations_dir"] == (words[1] if words else None)
+    assert "--simulations-dir there " in command(spec, simulations_dir="there")

@@ -11,6 +11,10 @@ $(foreach name,NUM_JOBS WORKERS SEED OUTPUT_DIR API_PORT LOG_LEVEL LOG_FORMAT,$(
 # The containers run as you, so that the files are yours; as 1000:1000 if you are root, or as .env says.
 CONTAINER_USER = $(shell sed -n 's/^RUN_AS=//p' .env 2>/dev/null | grep . || { [ "$$(id -u)" = 0 ] || echo "$$(id -u):$$(id -g)"; })
 
+# What the containers run, and how it is named in batch.json: as a registry knows it, else by its id here.
+COMPOSE_IMAGE = $(or $(IMAGE),$(shell sed -n 's/^IMAGE=//p' .env 2>/dev/null | tail -n 1),hpc-batch-sim:latest)
+DIGEST = {{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}
+
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 READY := .venv/.ready
 TEST_READY := .venv/.test-ready
@@ -78,7 +82,9 @@ bench: $(TEST_READY)  ## speed beside two bare processes, in one run [JOBS=10000
 
 up:  ## start the containers [WORKERS=4]
 	@test -f .env || cp .env.example .env
-	RUN_AS="$${RUN_AS:-$(CONTAINER_USER)}" docker compose up --build --detach --scale worker=$(or $(WORKERS),4)
+	RUN_AS="$${RUN_AS:-$(CONTAINER_USER)}" docker compose build
+	RUN_AS="$${RUN_AS:-$(CONTAINER_USER)}" IMAGE_DIGEST="$$(docker image inspect --format '$(DIGEST)' "$(COMPOSE_IMAGE)")" \
+		docker compose up --detach --scale worker=$(or $(WORKERS),4)
 
 down:  ## stop and remove the containers; outputs/ and the volumes stay
 	docker compose down

@@ -71,6 +71,11 @@ def inspect(container: str) -> Any:
     return json.loads(docker("inspect", container).stdout)[0]
 
 
+def image_id(image: str) -> str:
+    """The digest by which the engine knows an image."""
+    return docker("image", "inspect", "--format", "{{.Id}}", image).stdout.strip()
+
+
 def wait_for(
     look: Callable[[], State], accept: Callable[[State], bool], timeout: float, what: str,
     evidence: Callable[[], str] = str,
@@ -166,7 +171,8 @@ class Compose(Api):
         self._env_file = place / ".env"
         self._files = [f"--file={ROOT / name}" for name in ("docker-compose.yml", *overrides)]
         self._settings: dict[str, object] = {
-            "IMAGE": image, "OUTPUTS": self.outputs, "API_PORT": api_port, "FLOWER_PORT": self.flower_port,
+            "IMAGE": image, "IMAGE_DIGEST": image_id(image), "OUTPUTS": self.outputs,
+            "API_PORT": api_port, "FLOWER_PORT": self.flower_port,
             "REDIS_PASSWORD": self.redis_password, "FLOWER_PASSWORD": self.flower_password,
         }  # fmt: skip
         self.set(**settings)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from container_harness import ROOT, Compose, docker, fetch, inspect, wait_for
+from container_harness import ROOT, Compose, docker, fetch, image_id, inspect, wait_for
 
 pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("containers"), pytest.mark.timeout(300)]
 
@@ -22,6 +22,10 @@ def test_a_file_is_served_as_it_lies_in_the_folder(stack: Compose) -> None:
     on_disk = (stack.outputs / "job_1.csv").read_bytes()
     assert stack.get("/outputs/job_1.csv").body == on_disk
     assert on_disk.startswith(b"numbers,sum,mean\r\n")
+
+
+def test_a_batch_names_the_image_that_accepted_it(stack: Compose, image: str) -> None:
+    assert json.loads((stack.outputs / "batch.json").read_text())["environment"]["image"] == image_id(image)
 
 
 def test_a_folder_that_docker_made_is_handed_over(stack: Compose) -> None:

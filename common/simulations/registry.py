@@ -45,7 +45,9 @@ VARIABLE = "SIMULATIONS_DIR"
 FOLDER = "simulations"
 
 # What the process's settings name, as given and as it was then; without it the environment's.
-_chosen: list[tuple[str, Path]] = []
+_chosen: list[Path] = []
+# Directory → how it was given, for people.
+_given: dict[Path, str] = {}
 
 
 @dataclass(frozen=True)
@@ -185,25 +187,27 @@ def imports(simulation: Simulation) -> frozenset[str]:
 def directory_of(simulation: Simulation) -> str:
     """The directory that must be named for it to be found, as it was given; "" when it is found without."""
     usual = Path(FOLDER).resolve()
-    for text, place in _given():
+    for place in directories():
         if place != usual and simulation.origin.startswith(f"{place}{os.sep}"):
-            return text
+            return _given.get(place, str(place))
     return ""
 
 
 def use(directory: str | Path | None) -> None:
     """Look for the user's files there too, whatever the environment says; None: as the environment says."""
-    _chosen[:] = [(str(directory), Path(directory).resolve())] if directory else []
+    _chosen[:] = [_resolved(directory)] if directory else []
 
 
 def directories() -> list[Path]:
     """Where the user's files may lie."""
-    return [Path(FOLDER).resolve(), *(place for _, place in _given())]
+    given = os.environ.get(VARIABLE, "")
+    return [Path(FOLDER).resolve(), *(_chosen or ([_resolved(given)] if given else []))]
 
 
-def _given() -> list[tuple[str, Path]]:
-    text = os.environ.get(VARIABLE, "")
-    return _chosen or ([(text, Path(text).resolve())] if text else [])
+def _resolved(directory: str | Path) -> Path:
+    place = Path(directory).resolve()
+    _given[place] = str(directory)
+    return place
 
 
 def _own() -> Iterator[tuple[str, list[Simulation], str]]:

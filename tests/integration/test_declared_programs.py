@@ -130,7 +130,7 @@ def test_a_sweep_of_a_declared_program(
     assert audit(connection, root, spec.id) == []
     assert verify(root, spec, sample=6) == []
     shown = client.get(f"/batches/{spec.id}").get_json()
-    assert shown["command"].startswith("batchsim run --seed 42 --simulation model")
+    assert shown["command"].startswith(f"batchsim run --seed 42 --simulations-dir {place} --simulation model")
 
 
 def test_a_declared_script(

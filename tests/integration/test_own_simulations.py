@@ -209,6 +209,41 @@ def test_a_file_that_changes_is_another_version(
     assert batches.statistics(connection, second.id, second.outputs)["price"].min > 1000
 
 
+def test_a_module_beside_the_file_that_changes_is_another_version(
+    connection: Connection, make_client: MakeClient, place: Path, worker: StartWorker
+) -> None:
+    """On a worker that runs: each batch with the module as it was submitted, though it is imported late."""
+    late = MINE.replace("    drawn =", "    from shift import by\n    drawn = by +")
+    (place / "mine.py").write_text(late)
+    (place / "shift.py").write_text("by = 0")
+    worker(SIMULATIONS_DIR=place)
+    first = finished(connection, post(make_client, place, simulation="mine", jobs=3))
+    (place / "shift.py").write_text("by = 1000")
+    second = finished(connection, post(make_client, place, simulation="mine", jobs=3))
+    assert first.version != second.version
+    assert batches.statistics(connection, first.id, first.outputs)["price"].max < 200
+    assert batches.statistics(connection, second.id, second.outputs)["price"].min > 1000
+
+
+def test_a_name_that_stands_for_several(
+    connection: Connection, make_client: MakeClient, root: Path, place: Path, worker: StartWorker
+) -> None:
+    """It is refused; what was submitted before, of either version, is run by the workers all the same."""
+    held = post(make_client, place, simulation="mine", jobs=4)
+    (place / "a.py").write_text(MINE.replace("Draws", "Draws well"))
+    (place / "b.py").write_text(MINE.replace("def mine", "def random_walk"))
+    client = make_client(simulations_dir=str(place))
+    for name in ("mine", "random_walk"):
+        reply = client.post("/batches", json={"simulation": name, "jobs": 3})
+        assert_problem(reply, 400, "simulation")
+        assert "stands for several" in reply.text
+    told = client.get("/simulations").get_json()["broken"]
+    assert sorted(told) == [f"{place}/b.py [random_walk]", f"{place}/mine.py [mine]"]
+    worker(SIMULATIONS_DIR=place)
+    assert verify(root, finished(connection, held), sample=4) == []
+    assert counted(connection, held) == {"COMPLETED": 4}
+
+
 def jobs_of(name: str, **parameters: Any) -> Jobs:
     """A batch of one of the user's simulations."""
     found = registry.find(name)

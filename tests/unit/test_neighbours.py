@@ -150,6 +150,15 @@ def test_what_is_installed_comes_first(place: Path) -> None:
     assert result() == 2.0 + len(version("scipy"))
 
 
+def test_a_directory_of_the_name_is_no_package(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To Python any directory on the path could be one, until it finds a file."""
+    (tmp_path / "path" / "helper").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    (place / "helper.py").write_text("def value(): return 2.0")
+    write(place / "mine.py", "from helper import value")
+    assert result() == 2.0
+
+
 def test_the_working_directory_does_not_count(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is on the path of a worker and not on that of the command."""
     (place.parent / "helper.py").write_text("def value(): return 1.0")

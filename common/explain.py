@@ -101,7 +101,7 @@ def _advise_ended(connection: Connection, view: BatchView, found: Explanation) -
         states = "".join(f" --state {state.name}" for state in failed if view.counters[state])
         found.advice = f"see why the others failed: `batchsim explain {batch}`; then `batchsim requeue {batch}{states}`"
     elif found.reason == "DependencyNeverSatisfied":
-        found.details += [text for text, _ in dependencies(connection, batch, spec.dependency)]
+        found.details += [text for text, _ in dependencies(connection, spec, spec.dependency)]
         found.advice = f"once they can be met: `batchsim requeue {batch} --state CANCELLED`"
     else:
         found.advice = ADVICE.get(found.reason or found.state, "nothing").format(id=batch)

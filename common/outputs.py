@@ -5,6 +5,7 @@ place. The staging directory is also a fence: it is removed when the batch ends 
 worker that was away and still believes in the old batch then cannot put anything beside the new one's files.
 """
 
+import csv
 import fcntl
 import json
 import os
@@ -138,15 +139,37 @@ def read_control(place: Path) -> dict[str, Any]:
 
 
 def outcome(root: Path, batch_id: int) -> str:
-    """How an ended batch stands by its summary: "ok" when every job completed, "bad" else or without one."""
+    """How an ended batch stands by its files, as ``outcome`` in endings.lua judges it: "ok" or "bad".
+
+    That is "ok" when every job completed, but for those that its own stop rule made needless; "bad" without a summary.
+    """
     for place in (root / str(batch_id), root):
         try:
             found = json.loads((place / SUMMARY_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(found, dict) and found.get("batch") == batch_id:
-            return "ok" if found.get("state") == "COMPLETED" else "bad"
+            good = found.get("state") == "COMPLETED" or _only_needless(place, found)
+            return "ok" if good else "bad"
     return "bad"
+
+
+def _only_needless(place: Path, summary: dict[str, Any]) -> bool:
+    """Whether all jobs of an ended batch that did not complete were ABORTED by its stop rule."""
+    spec, counted = read_spec(place), summary.get("counters")
+    if spec is None or not spec.until or not isinstance(counted, dict):
+        return False
+    if not counted.keys() <= {"COMPLETED", "ABORTED"}:
+        return False
+    if spec.max_fails is None:
+        return True
+    # What max_fails had ABORTED may be left of a batch whose failed jobs were run again: only its rows tell.
+    try:
+        with (place / "results.csv").open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            return all(row["state"] != "ABORTED" or row["reason"] == "StopRule" for row in rows)
+    except (OSError, ValueError, KeyError, csv.Error):
+        return False
 
 
 def taken(root: Path, batch_id: int) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from common.batch import BatchSpec, JobState
+from common.batch import FAILED_STATES, BatchSpec, JobState
 from common.ledger import Connection, batches, keys, workers
 from common.ledger.batches import BatchView
 from common.ledger.ranges import DEFAULT_PARTITION
@@ -42,7 +42,10 @@ def explain_waiting(connection: Connection, view: BatchView, found: Explanation,
             f"It is held: none of its jobs is started until it is released; {jobs_text(running)} still at work."
         )
     elif view.unmet:
-        _explain_dependency(connection, view, found, spec.dependency)
+        # Only an element that was not released yet waits for its counterpart, too.
+        blocked = bool(token) and _is_in(connection, keys.blocked(spec.id), token, waiting)
+        alone = [pair for pair in spec.dependency if blocked or pair[0] != "aftercorr"]
+        _explain_dependency(connection, view, found, alone)
     elif _is_in(connection, keys.blocked(spec.id), token, waiting):
         _explain_dependency(connection, view, found, [pair for pair in spec.dependency if pair[0] == "aftercorr"])
     elif _is_in(connection, keys.parked(spec.id), token, waiting):
@@ -122,45 +125,89 @@ def _lack(lacking: Sequence[WorkerInfo], spec: BatchSpec) -> str:
 def _explain_dependency(
     connection: Connection, view: BatchView, found: Explanation, pairs: Sequence[tuple[str, int]]
 ) -> None:
-    """What it waits for, and whether that can still come."""
-    spec = view.spec
-    standings = dependencies(connection, spec.id, pairs)
+    """What it waits for, and whether that can still come; ``pairs`` are the dependencies that hold it up."""
+    standings = dependencies(connection, view.spec, view.spec.dependency)
     found.details += [text for text, _ in standings]
-    found.reason = "DependencyNeverSatisfied" if view.never else "Dependency"
-    wanted = "never" if view.never else "open"
-    kind, on = next((pair for pair, (_, how) in zip(pairs, standings, strict=True) if how == wanted), pairs[0])
-    if not view.never:
+    held = [(pair, how) for pair, (_, how) in zip(view.spec.dependency, standings, strict=True) if pair in pairs]
+    never = any(how == "never" for _, how in held)
+    found.reason = "DependencyNeverSatisfied" if never else "Dependency"
+    wanted = "never" if never else "open"
+    kind, on = next((pair for pair, how in held if how == wanted), pairs[0])
+    if not batches.exists(connection, on):
+        found.advice = f"batch {on} cannot be run again under its number; {_give_up(view.spec)}"
+    elif not never:
         found.advice = f"wait; how far batch {on} is: `batchsim explain {on}`"
-    elif kind == "afternotok":
-        found.advice = f"it runs only if batch {on} fails: `batchsim cancel {spec.id}`"
     else:
-        found.advice = (
-            f"run batch {on} again: `batchsim requeue {on}`; or give this one up: `batchsim cancel {spec.id}`"
-        )
+        found.advice = _advise_never(batches.view(connection, on), kind, view.spec)
 
 
-def dependencies(connection: Connection, batch_id: int, pairs: Sequence[tuple[str, int]]) -> list[tuple[str, Standing]]:
-    """A sentence on each dependency, and how it stands."""
-    found: list[tuple[str, Standing]] = []
-    for kind, on in pairs:
-        if not batches.exists(connection, on):
-            found.append((f"{kind}:{on}: batch {on} is not in the ledger any more.", "never"))
-            continue
-        other = batches.view(connection, on)
-        good = other.counters[JobState.COMPLETED] == other.spec.jobs
-        how: Standing = "open"
-        # The housekeeper has yet to look at what had completed before a batch with aftercorr came.
-        pending = kind == "aftercorr" and connection.command("SISMEMBER", keys.UNPRIMED, f"{batch_id}:{on}")
-        if other.ended and not pending:
-            how = "met" if kind == "afterany" or good != (kind == "afternotok") else "never"
-        tail = {"met": ": met.", "open": ".", "never": f": this cannot be met, {_needs(kind)}."}[how]
-        said = f"batch {on} is {other.state}, {other.done:,} of its {jobs_text(other.spec.jobs)} ended"
-        found.append((f"{kind}:{on}: {said}{tail}", how))
-    return found
+def _advise_never(other: BatchView, kind: str, spec: BatchSpec) -> str:
+    """What to do about a batch that ended in another way than was waited for."""
+    if kind == "afternotok":
+        return f"it runs only if batch {other.spec.id} fails: `batchsim cancel {spec.id}`"
+    if other.succeeded:
+        return f"what batch {other.spec.id}'s stop rule made needless is not run; {_give_up(spec)}"
+    states = [state for state, count in other.counters.items() if count and state > JobState.COMPLETED]
+    # Without a state `requeue` runs again what failed.
+    chosen = "" if set(states) <= set(FAILED_STATES) else "".join(f" --state {state.name}" for state in states)
+    again = f"`batchsim requeue {other.spec.id}{chosen}`"
+    return f"run batch {other.spec.id} again: {again}; or {_give_up(spec)}"
 
 
-def _needs(kind: str) -> str:
-    return "since all of them completed" if kind == "afternotok" else "since not all of them completed"
+def _give_up(spec: BatchSpec) -> str:
+    return f"give this one up: `batchsim cancel {spec.id}`"
+
+
+def dependencies(
+    connection: Connection, spec: BatchSpec, pairs: Sequence[tuple[str, int]]
+) -> list[tuple[str, Standing]]:
+    """A sentence on each of a batch's dependencies, and how it stands."""
+    forgotten = batches.outcomes(connection, spec.id)
+    return [
+        _standing(connection, spec.id, kind, on)
+        if batches.exists(connection, on)
+        else _standing_by_files(connection, spec.id, kind, on, forgotten.get(on, ""))
+        for kind, on in pairs
+    ]
+
+
+def _standing(connection: Connection, batch_id: int, kind: str, on: int) -> tuple[str, Standing]:
+    other = batches.view(connection, on)
+    # A job that a stop rule made needless has no result for its counterpart.
+    good = other.counters[JobState.COMPLETED] == other.spec.jobs if kind == "aftercorr" else other.succeeded
+    ended = bool(other.ended) and not (kind == "aftercorr" and _unprimed(connection, batch_id, on))
+    how = _judge(kind, good) if ended else "open"
+    by = " by its stop rule" if other.state == "ABORTED" and other.succeeded else ""
+    succeeded = "it has succeeded" if by else "all of them completed"
+    why = succeeded if kind == "afternotok" else "not all of them completed"
+    said = f"batch {on} is {other.state}{by}, {other.done:,} of its {jobs_text(other.spec.jobs)} ended"
+    return f"{kind}:{on}: {said}{_tail(how, f', since {why}')}", how
+
+
+def _standing_by_files(connection: Connection, batch_id: int, kind: str, on: int, outcome: str) -> tuple[str, Standing]:
+    """Of a batch that the ledger has forgotten: as its files say, which were looked at when this one was rebuilt."""
+    if not outcome:
+        return f"{kind}:{on}: batch {on} is not in the ledger any more, and how it ended is not known.", "open"
+    how, word = _judge(kind, outcome == "ok"), "succeeded" if outcome == "ok" else "did not succeed"
+    if kind == "aftercorr" and _unprimed(connection, batch_id, on):
+        how = "open"
+    elif kind == "aftercorr" and connection.command("ZCARD", keys.blocked(batch_id)):
+        how = "never"
+    said = f"batch {on} is not in the ledger any more; by its files it {word}"
+    return f"{kind}:{on}: {said}{_tail(how)}", how
+
+
+def _unprimed(connection: Connection, batch_id: int, on: int) -> bool:
+    """Whether the housekeeper has yet to look at what had completed before a batch with aftercorr came."""
+    return bool(connection.command("SISMEMBER", keys.UNPRIMED, f"{batch_id}:{on}"))
+
+
+def _judge(kind: str, good: bool) -> Standing:
+    return "met" if kind == "afterany" or good != (kind == "afternotok") else "never"
+
+
+def _tail(how: Standing, why: str = "") -> str:
+    return {"met": ": met.", "open": ".", "never": f": this cannot be met{why}."}[how]
 
 
 def time_text(seconds: float) -> str:

@@ -33,6 +33,8 @@ class BatchView:
     # Dependencies that are not met, and how many of them cannot be any more.
     unmet: int = 0
     never: int = 0
+    # ABORTED jobs that the batch's stop rule made needless.
+    needless: int = 0
     # The first job that gave other bytes when it ran again, and at which attempt.
     differed: tuple[int, int] | None = None
     # What was suspicious about its results when they were written; None before.
@@ -42,6 +44,11 @@ class BatchView:
     def state(self) -> str:
         """The batch's state, derived from its counters."""
         return batch_state(self.counters, held=self.held)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all its jobs completed, but for those that its own stop rule made needless."""
+        return self.counters[JobState.COMPLETED] + self.needless == self.spec.jobs
 
     @property
     def done(self) -> int:
@@ -149,10 +156,17 @@ def exists(connection: Connection, batch_id: int) -> bool:
     return bool(connection.command("EXISTS", keys.batch(batch_id)))
 
 
+def outcomes(connection: Connection, batch_id: int) -> dict[int, str]:
+    """How batches that it depends on, and that the ledger has forgotten, ended by their files: "ok" or "bad"."""
+    said = connection.command("HGET", keys.batch(batch_id), "outcomes")
+    found = json.loads(said) if said else {}
+    return {int(on): how for on, how in found.items()}
+
+
 def view(connection: Connection, batch_id: int) -> BatchView:
     """The batch now. Raises :class:`NotFound`."""
     names = [state.name for state in JobState]
-    numbers = ("crashes", "held", "throttle", "priority", "unmet", "never")
+    numbers = ("crashes", "held", "throttle", "priority", "unmet", "never", "needless")
     fields = ["spec", "created", "started", "ended", "finished", "differed", "warnings", *numbers, *names]
     found = connection.command("HMGET", keys.batch(batch_id), *fields)
     spec, created, started, ended, finished, differed, said, *rest = found
@@ -172,6 +186,7 @@ def view(connection: Connection, batch_id: int) -> BatchView:
         priority=more["priority"],
         unmet=more["unmet"],
         never=more["never"],
+        needless=more["needless"],
         differed=_pair(differed),
         warnings=tuple(json.loads(said)) if said else None,
     )

@@ -53,7 +53,11 @@ HOUSEKEEPER = PREFIX + "housekeeper"
 
 
 def batch(batch_id: int) -> str:
-    """Hash: specification, counters by state, times. Lives as long as the batch is known."""
+    """Hash: specification, counters by state, times. Lives as long as the batch is known.
+
+    ``needless`` is how many of the ABORTED jobs the batch's own stop rule ended, which ``close`` in endings.lua and
+    requeue.lua count.
+    """
     return f"{PREFIX}batch:{batch_id}"
 
 

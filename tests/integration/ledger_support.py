@@ -175,6 +175,8 @@ def _assert_counters(connection: Connection, view: BatchView) -> None:
     assert min(view.counters.values()) >= 0, view.counters
     counted = {state: view.counters[state] for state in JobState if state.terminal}
     assert counted == {state: int(seen[state]) for state in JobState if state.terminal}
+    stopped = (page["state"] == JobState.ABORTED) & (page["reason"] == Reason.StopRule)
+    assert view.needless == np.count_nonzero(stopped)
     bad = {index + 1 for index in np.flatnonzero(page["state"] > JobState.COMPLETED)}
     assert batches.failures(connection, view.spec.id).keys() <= bad
     open_jobs = view.counters[JobState.PENDING] + view.counters[JobState.RUNNING]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common import queue
-from common.batch import BatchSpec, JobState
+from common.batch import BatchSpec, JobState, Reason
 from common.ledger import Connection, batches, control, keys, ranges
 from services.worker.following import follow
 from tests.integration.ledger_support import (
@@ -178,6 +178,94 @@ def test_the_outcome_of_a_batch_that_the_ledger_forgot(ledger: Connection, said:
     assert run_all(ledger) == ([1, 2] if runs else [])
 
 
+def test_a_rerun_does_not_kill_what_has_begun(ledger: Connection) -> None:
+    """Afternotok was met, its batch has begun: it is not cancelled although the other completes when it runs again."""
+    first = submit(ledger, 1)
+    dependency = (("afternotok", first.id),)
+    spec = submit(ledger, 2, priority=-1, dependency=dependency, kill_on_invalid_dependency=True)
+    commit(ledger, take(ledger), 1, failed=[1])
+    commit(ledger, take(ledger, spec.id), 1)
+    rerun(ledger, first.id)
+    commit(ledger, take(ledger, first.id), 1)
+    assert counted(ledger, first.id) == {"COMPLETED": 1}
+    view = batches.view(ledger, spec.id)
+    assert (view.unmet, view.never) == (0, 0)
+    run_all(ledger)
+    assert counted(ledger, spec.id) == {"COMPLETED": 2}
+
+
+# ---- stop rules -----------------------------------------------------------------------------------------------------
+
+
+def stop(connection: Connection, spec: BatchSpec, *span: int) -> None:
+    """The batch's stop rule is met, or that of the point of these jobs."""
+    control.abort(connection, spec.id, Reason.StopRule, *span)
+
+
+@pytest.mark.parametrize("kind", ["afterok", "afterany", "afternotok"])
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_met_stop_rule_is_a_success(ledger: Connection, kind: str, kill: bool) -> None:
+    """What was not needed is not missing: ABORTED, and afterok is met."""
+    first = submit(ledger, 4, ranges=[(1, 2), (3, 2)], until="n >= 2")
+    spec = submit(ledger, 2, dependency=((kind, first.id),), kill_on_invalid_dependency=kill)
+    commit(ledger, take(ledger), 2)
+    stop(ledger, first)
+    assert (batches.view(ledger, first.id).state, batches.view(ledger, first.id).succeeded) == ("ABORTED", True)
+    assert_consistent(ledger)
+    runs = kind != "afternotok"
+    assert run_all(ledger) == ([1, 2] if runs else [])
+    assert counted(ledger, spec.id) == {"COMPLETED" if runs else "CANCELLED" if kill else "PENDING": 2}
+
+
+def test_a_point_that_stopped_excuses_no_failure(ledger: Connection) -> None:
+    """One point's rest was not needed, a job of the other failed; then that runs again and completes."""
+    first = submit(ledger, 4, ranges=[(1, 2), (3, 2)], until="n >= 1")
+    spec = submit(ledger, 1, dependency=(("afterok", first.id),))
+    lease = take(ledger)
+    commit(ledger, lease, 1)
+    stop(ledger, first, 1, 2)
+    commit(ledger, take(ledger), 2, failed=[4])
+    assert batches.view(ledger, spec.id).never == 1
+    rerun_of = [(4, 1, JobState.FAILED, 1)]
+    assert control.requeue(ledger, first.id, rerun_of) is not None
+    assert_consistent(ledger)
+    run_all(ledger)
+    assert counted(ledger, first.id) == {"COMPLETED": 3, "ABORTED": 1}
+    assert counted(ledger, spec.id) == {"COMPLETED": 1}
+
+
+def test_what_max_fails_aborted_is_no_success(ledger: Connection) -> None:
+    """Also when the failed ones have completed since: the others are still missing."""
+    first = submit(ledger, 6, ranges=[(1, 2), (3, 4)], max_fails=0, until="n >= 100")
+    spec = submit(ledger, 1, dependency=(("afterok", first.id),))
+    commit(ledger, take(ledger), 2, failed=[1])
+    control.requeue(ledger, first.id, [(1, 1, JobState.FAILED, 1)])
+    run_all(ledger)
+    assert counted(ledger, first.id) == {"COMPLETED": 2, "ABORTED": 4}
+    view = batches.view(ledger, spec.id)
+    assert (view.unmet, view.never) == (1, 1)
+
+
+def test_what_was_not_needed_and_is_requeued_must_complete(ledger: Connection) -> None:
+    """A requeue of ABORTED jobs takes their excuse away; only that of those."""
+    first = submit(ledger, 6, ranges=[(1, 2), (3, 4)], until="n >= 2")
+    commit(ledger, take(ledger), 2)
+    stop(ledger, first)
+    assert batches.view(ledger, first.id).needless == 4
+    assert control.requeue(ledger, first.id, [(4, 2, JobState.FAILED, 0)]) is None
+    assert batches.view(ledger, first.id).needless == 4, "the ledger refused"
+    assert control.requeue(ledger, first.id, [(4, 2, JobState.ABORTED, 0)]) is not None
+    assert batches.view(ledger, first.id).needless == 2
+    assert_consistent(ledger)
+    control.cancel(ledger, first.id)
+    spec = submit(ledger, 1, dependency=(("afterok", first.id),))
+    assert batches.view(ledger, spec.id).never == 1
+    control.requeue(ledger, first.id, [(4, 2, JobState.CANCELLED, 0)])
+    assert_consistent(ledger)
+    run_all(ledger)
+    assert counted(ledger, spec.id) == {"COMPLETED": 1}
+
+
 # ---- aftercorr ------------------------------------------------------------------------------------------------------
 
 
@@ -231,6 +319,50 @@ def test_what_follows_a_failure_is_cancelled_with_kill(ledger: Connection) -> No
     assert_consistent(ledger)
     assert sorted(run_all(ledger)) == [1, 2, 4]
     assert states(ledger, spec.id)[2] == "CANCELLED"
+
+
+@pytest.mark.parametrize("failed_first", [True, False])
+def test_kill_takes_only_the_elements_whatever_ends_first(ledger: Connection, failed_first: bool) -> None:
+    """Behind a second batch as well: only what follows the failure is cancelled, before or after that one's end."""
+    first, other = submit(ledger, 3, ranges=[(1, 3)]), submit(ledger, 1)
+    dependency = (("aftercorr", first.id), ("afterany", other.id))
+    spec = submit(ledger, 3, ranges=[(1, 3)], dependency=dependency, kill_on_invalid_dependency=True)
+    ranges.unblock(ledger, spec.id, [], primed=f"{spec.id}:{first.id}")
+    ends = [lambda: commit(ledger, held[0], 3, failed=[2]), lambda: commit(ledger, held[1], 1)]
+    held = [take(ledger, first.id), take(ledger, other.id)]
+    for end_of_it in ends if failed_first else reversed(ends):
+        end_of_it()
+        assert_consistent(ledger)
+    assert states(ledger, spec.id) == ["PENDING", "CANCELLED", "PENDING"]
+    view = batches.view(ledger, spec.id)
+    assert (view.unmet, view.never) == (0, 0)
+    assert sorted(run_all(ledger)) == [1, 3]
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_kill_takes_all_when_another_dependency_cannot_be_met(ledger: Connection, kill: bool) -> None:
+    """Elements that were released already go with the rest."""
+    first, other = submit(ledger, 3, ranges=[(1, 3)]), submit(ledger, 1)
+    dependency = (("aftercorr", first.id), ("afterok", other.id))
+    spec = submit(ledger, 3, ranges=[(1, 3)], dependency=dependency, kill_on_invalid_dependency=kill)
+    ranges.unblock(ledger, spec.id, [], primed=f"{spec.id}:{first.id}")
+    commit(ledger, take(ledger, first.id), 3)
+    commit(ledger, take(ledger, other.id), 1, failed=[1])
+    assert counted(ledger, spec.id) == {"CANCELLED" if kill else "PENDING": 3}
+    assert_consistent(ledger)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_elements_of_what_was_not_needed(ledger: Connection, kill: bool) -> None:
+    """The batch has succeeded, and yet they have nothing to follow."""
+    first, spec = follows(ledger, 4, kill=kill)
+    commit(ledger, take(ledger, first.id), 2)
+    stop(ledger, first)
+    assert batches.view(ledger, first.id).succeeded
+    assert batches.view(ledger, spec.id).never == int(not kill)
+    assert sorted(run_all(ledger)) == [1, 2]
+    assert counted(ledger, spec.id) == {"COMPLETED": 2, "CANCELLED" if kill else "PENDING": 2}
+    assert_consistent(ledger)
 
 
 @pytest.mark.parametrize("kill", [False, True])

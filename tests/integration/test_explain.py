@@ -2,12 +2,13 @@
 
 import pytest
 
+from common.batch import BatchSpec, Reason
 from common.errors import InvalidInput, NotFound
 from common.explain import explain_batch, explain_job
-from common.ledger import Connection, control, ranges, workers
+from common.ledger import Connection, batches, control, ranges, workers
 from common.ledger.workers import WorkerInfo
 from tests.integration.explain_support import check
-from tests.integration.ledger_support import claim, commit, make_due, submit, take
+from tests.integration.ledger_support import claim, commit, ids, make_due, submit, take
 
 
 def serve(connection: Connection, slots: int, busy: int, *, partition: str = "default") -> None:
@@ -77,6 +78,79 @@ def test_dependency_never_satisfied(ledger: Connection, kind: str, failed: list[
     check(found, "PENDING", "DependencyNeverSatisfied", f"{kind}:{first.id}: batch {first.id} is", "cannot be met")
     assert advised.format(on=first.id, id=spec.id) in found.advice
     check(explain_job(ledger, spec.id, 1), "PENDING", "DependencyNeverSatisfied", "cannot be met")
+
+
+def test_a_dependency_whose_stop_rule_was_met(ledger: Connection) -> None:
+    """It has succeeded, though ABORTED; what was not needed there cannot be followed, and a requeue would not help."""
+    first, other = submit(ledger, 2, ranges=[(1, 2)], until="n >= 1"), submit(ledger, 1)
+    met = submit(ledger, 2, dependency=(("afterok", first.id), ("afterany", other.id)))
+    failing = submit(ledger, 2, dependency=(("afternotok", first.id),))
+    element = submit(ledger, 2, dependency=(("aftercorr", first.id),))
+    commit(ledger, take(ledger, first.id), 1)
+    control.abort(ledger, first.id, Reason.StopRule)
+    ranges.unblock(ledger, element.id, [], primed=f"{element.id}:{first.id}")
+    facts = f"batch {first.id} is ABORTED by its stop rule, 2 of its 2 jobs ended"
+    check(explain_batch(ledger, met.id), "PENDING", "Dependency", f"afterok:{first.id}: {facts}: met.")
+    said = f"{facts}: this cannot be met, since it has succeeded."
+    check(explain_batch(ledger, failing.id), "PENDING", "DependencyNeverSatisfied", said)
+    found = explain_job(ledger, element.id, 2)
+    check(found, "PENDING", "DependencyNeverSatisfied", f"{facts}: this cannot be met, since not all of them")
+    assert "is not run" in found.advice
+    assert f"batchsim cancel {element.id}" in found.advice
+
+
+def test_what_did_not_fail_is_run_again_by_its_state(ledger: Connection) -> None:
+    """A cancelled predecessor needs its state named, or a requeue would find nothing."""
+    first = submit(ledger, 2, ranges=[(1, 2)])
+    spec = submit(ledger, 1, dependency=(("afterok", first.id),))
+    commit(ledger, take(ledger, first.id), 1, failed=[1])
+    control.cancel(ledger, first.id)
+    found = explain_batch(ledger, spec.id)
+    check(found, "PENDING", "DependencyNeverSatisfied")
+    assert f"`batchsim requeue {first.id} --state FAILED --state CANCELLED`" in found.advice
+
+
+def test_one_of_two_dependencies_holds_up_what_is_released(ledger: Connection) -> None:
+    """An element whose counterpart completed waits for the other batch only; one whose counterpart failed, in vain."""
+    first, other = submit(ledger, 2, ranges=[(1, 2)]), submit(ledger, 1)
+    spec = submit(ledger, 2, dependency=(("aftercorr", first.id), ("afterany", other.id)))
+    ranges.unblock(ledger, spec.id, [], primed=f"{spec.id}:{first.id}")
+    commit(ledger, take(ledger, first.id), 2, failed=[2])
+    for found in (explain_batch(ledger, spec.id), explain_job(ledger, spec.id, 1)):
+        check(found, "PENDING", "Dependency", f"afterany:{other.id}", f"aftercorr:{first.id}")
+        assert f"batchsim explain {other.id}" in found.advice
+    check(explain_job(ledger, spec.id, 2), "PENDING", "DependencyNeverSatisfied", f"aftercorr:{first.id}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcomes", "reason", "said"),
+    [
+        ("afterok", {1000: "bad"}, "DependencyNeverSatisfied", "by its files it did not succeed: this cannot be met."),
+        ("afternotok", {1000: "ok"}, "DependencyNeverSatisfied", "by its files it succeeded: this cannot be met."),
+        ("afterok", {}, "Dependency", "is not in the ledger any more, and how it ended is not known."),
+    ],
+)
+def test_a_dependency_that_the_ledger_forgot(
+    ledger: Connection, kind: str, outcomes: dict[int, str], reason: str, said: str
+) -> None:
+    """What its files say of it; it is not advised to do what would answer that there is no such batch."""
+    spec = BatchSpec(next(ids), 2, 1, dependency=((kind, 1000),))
+    batches.submit(ledger, spec, outcomes=outcomes)
+    found = explain_batch(ledger, spec.id)
+    check(found, "PENDING", reason, f"{kind}:1000: batch 1000", said)
+    assert "requeue" not in found.advice
+    assert "explain" not in found.advice
+    assert f"batchsim cancel {spec.id}" in found.advice
+
+
+def test_a_forgotten_dependency_that_was_met(ledger: Connection) -> None:
+    """It is said to be, beside the one that is open."""
+    other = submit(ledger, 1)
+    spec = BatchSpec(next(ids), 2, 1, dependency=(("afterok", 1000), ("afterok", other.id)))
+    batches.submit(ledger, spec, outcomes={1000: "ok"})
+    found = explain_batch(ledger, spec.id)
+    check(found, "PENDING", "Dependency", "by its files it succeeded: met.")
+    assert f"batchsim explain {other.id}" in found.advice
 
 
 def test_killed_by_its_dependency(ledger: Connection) -> None:

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from common import queue
-from common.batch import BatchSpec, JobState
+from common.batch import BatchSpec, JobState, Reason
 from common.ledger import Connection, batches, control, keys, ranges, workers
 from common.ledger.ranges import Lease
 from common.ledger.workers import WorkerInfo
@@ -116,6 +116,13 @@ class LedgerSteps(RuleBasedStateMachine):
         assert done == len(named)
         assert {now[i - 1] for i in changed} <= {"CANCELLED"}
         assert all(ticket.count > 0 for ticket in tickets)
+
+    @rule(choice=CHOICE, first=st.integers(1, 20), whole=st.booleans())
+    def stop(self, choice: int, first: int, whole: bool) -> None:
+        """A stop rule is met, for the batch or for a point of it."""
+        spec = self._spec(choice)
+        span = (1, spec.jobs) if whole else (first, first + 2)
+        control.abort(self.connection, spec.id, Reason.StopRule, *span)
 
     @rule(choice=CHOICE, change=st.sampled_from(CHANGES))
     def adjust(self, choice: int, change: tuple[Any, int]) -> None:

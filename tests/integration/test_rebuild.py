@@ -6,10 +6,16 @@ import pytest
 
 from common import queue, recovery
 from common.audit import audit
-from common.ledger import Connection, batches, keys, ranges
+from common.batch import Reason
+from common.explain import explain_batch
+from common.ledger import Connection, batches, control, keys, ranges
+from common.options import read_options
 from common.recovery import rebuild
 from common.settings import Settings
 from common.submission import Submitter
+from services.worker.finish import finish as write_results
+from services.worker.following import follow
+from tests.integration.explain_support import check
 from tests.integration.recovery_support import SEED, again, assert_whole, claim, run_jobs, write_job
 from tests.support import dump, expected_row, slice_of
 
@@ -114,3 +120,62 @@ def test_the_ledger_of_an_older_version_is_passed_over(
     assert again(connection, redis_url, root) == 1
     run_jobs(connection, root, spec.id)
     assert_whole(connection, root, spec)
+
+
+@pytest.mark.parametrize(
+    ("reason", "max_fails", "met"),
+    [
+        (Reason.StopRule, None, True),
+        (Reason.StopRule, 3, True),
+        (Reason.MaxFails, 3, False),
+        (None, None, False),
+        (None, 3, False),
+    ],
+)
+def test_what_a_finished_predecessor_came_to(
+    submitter: Submitter,
+    connection: Connection,
+    redis_url: str,
+    root: Path,
+    reason: Reason | None,
+    max_fails: int | None,
+    met: bool,
+) -> None:
+    """By its files a batch whose stop rule was met has succeeded, one that was cancelled or given up has not."""
+    given = read_options({"until": "count(sum) >= 100000", "max_fails": max_fails})
+    first = submitter.submit(4, SEED, options=given)
+    run_jobs(connection, root, first.id, 2)
+    if reason:
+        control.abort(connection, first.id, reason)
+    else:
+        control.cancel(connection, first.id)
+    assert write_results(connection, root, first.id, "w")
+    kinds = [("afterok", met), ("afternotok", not met), ("afterany", True)]
+    specs = [submitter.submit(2, SEED, options=read_options({"dependency": f"{kind}:{first.id}"})) for kind, _ in kinds]
+    for emptied in (False, True):
+        if emptied:
+            connection.command("FLUSHALL")
+            assert again(connection, redis_url, root) == len(specs)
+            assert not batches.exists(connection, first.id)
+        found = [batches.view(connection, spec.id) for spec in specs]
+        assert [(view.unmet, view.never) for view in found] == [(int(not runs), int(not runs)) for _, runs in kinds]
+
+
+def test_elements_behind_a_finished_predecessor(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Its stop rule was met, and Redis emptied: those whose counterpart completed run, the others cannot."""
+    first = submitter.submit(4, SEED, options=read_options({"until": "count(sum) >= 100000"}))
+    run_jobs(connection, root, first.id, 2)
+    control.abort(connection, first.id, Reason.StopRule)
+    assert write_results(connection, root, first.id, "w")
+    spec = submitter.submit(4, SEED, options=read_options({"dependency": f"aftercorr:{first.id}"}))
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    assert explain_batch(connection, spec.id).reason == "Dependency", "nobody has looked at its files yet"
+    follow(connection, queue.make_app(redis_url), root)
+    assert batches.view(connection, spec.id).never == 1
+    assert run_jobs(connection, root, spec.id) == [1, 2]
+    said = explain_batch(connection, spec.id)
+    check(said, "PENDING", "DependencyNeverSatisfied", "by its files it succeeded: this cannot be met")
+    assert "requeue" not in said.advice

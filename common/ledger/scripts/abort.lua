@@ -1,4 +1,5 @@
 -- abort: jobs PENDING | RUNNING -> ABORTED; their ranges, wherever they are, -> shorter or gone
+-- With reason StopRule they count as `needless`, too: the batch has succeeded without them.
 -- KEYS  1 batch
 -- ARGV  1 id  2 reason  3 first and 4 last job
 -- returns {jobs that were ended, token…}

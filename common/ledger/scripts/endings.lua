@@ -8,12 +8,15 @@ local function write_record(id, index, record)
   redis.call('SETRANGE', batch_key(id) .. ':table:' .. segment, (index - 1 - segment * tonumber(b[2])) * tonumber(b[1]), record)
 end
 
--- 'open', 'ok' or 'bad': how a batch stands; nil when the ledger does not know it.
+-- 'open', 'ok' or 'bad': how a batch stands; nil when the ledger does not know it. Jobs that its own stop rule made needless
+-- are no failure.
 local function outcome(id)
-  local c = redis.call('HMGET', batch_key(id), 'ended', 'FAILED', 'TIMEOUT', 'OUT_OF_MEMORY', 'NODE_FAIL', 'CANCELLED', 'ABORTED')
-  if not redis.call('HGET', batch_key(id), 'spec') then return nil end
-  if not c[1] then return 'open' end
-  for i = 2, #c do if tonumber(c[i]) > 0 then return 'bad' end end
+  local c = redis.call('HMGET', batch_key(id), 'spec', 'ended', 'ABORTED', 'needless', 'FAILED', 'TIMEOUT', 'OUT_OF_MEMORY',
+    'NODE_FAIL', 'CANCELLED')
+  if not c[1] then return nil end
+  if not c[2] then return 'open' end
+  if tonumber(c[3]) > tonumber(c[4] or '0') then return 'bad' end
+  for i = 5, 9 do if tonumber(c[i]) > 0 then return 'bad' end end
   return 'ok'
 end
 
@@ -46,24 +49,28 @@ local function decide(id)
   local b = redis.call('HMGET', key, 'dependency', 'outcomes', 'started', 'kill', 'ended')
   if not b[1] or b[5] then return end
   local known = cjson.decode(b[2] or '{}')
-  local unmet, never, left = 0, 0, false
+  -- `left` has elements of aftercorr that cannot be released any more; the batch's others may run.
+  local unmet, never, left = 0, 0, 0
   for _, on in ipairs(cjson.decode(b[1])) do
     local kind, state = on[1], outcome(on[2]) or known[tostring(on[2])] or 'open'
-    local hopeless = (kind == 'afternotok' and state == 'ok') or (kind ~= 'afternotok' and kind ~= 'afterany' and state == 'bad')
     if kind == 'aftercorr' then
-      -- Its elements are released one by one; those that are left cannot be, once what had completed before is looked at.
-      hopeless = hopeless and redis.call('ZCARD', blocked_key(id)) > 0
-        and redis.call('SISMEMBER', P .. 'unprimed', id .. ':' .. on[2]) == 0
-      left = left or hopeless
-    elseif state == 'open' or hopeless then
-      unmet = unmet + 1
+      -- What had completed before this batch came is released by the housekeeper, which must have looked. The other may
+      -- have succeeded: a job that its stop rule made needless has no result to go on with.
+      if state ~= 'open' and redis.call('ZCARD', blocked_key(id)) > 0
+        and redis.call('SISMEMBER', P .. 'unprimed', id .. ':' .. on[2]) == 0 then left = left + 1 end
+    else
+      local hopeless = (kind == 'afternotok' and state == 'ok') or (kind == 'afterok' and state == 'bad')
+      if hopeless then never = never + 1 end
+      if hopeless or state == 'open' then unmet = unmet + 1 end
     end
-    if hopeless then never = never + 1 end
   end
-  -- What has begun is not held up again by a rerun of what it waited for.
-  redis.call('HSET', key, 'unmet', b[3] and 0 or unmet, 'never', never)
-  if never > 0 and b[4] == '1' then
-    close(id, 1, math.huge, 'CANCELLED', 'DependencyNeverSatisfied', unmet == 0 and left and 'BLOCKED' or '')
+  -- What has begun is neither held up again nor given up for a rerun of what it waited for.
+  if b[3] then unmet, never = 0, 0 end
+  local kill = b[4] == '1'
+  -- With `kill` the elements that are left are cancelled, and nothing more waits for them.
+  redis.call('HSET', key, 'unmet', unmet, 'never', never + (kill and 0 or left))
+  if kill and never + left > 0 then
+    close(id, 1, math.huge, 'CANCELLED', 'DependencyNeverSatisfied', never == 0 and 'BLOCKED' or '')
   else
     settle(id)
   end
@@ -137,6 +144,7 @@ close = function(id, a, b, state, reason, which)
   if closed > 0 then
     redis.call('HINCRBY', key, 'PENDING', -closed)
     redis.call('HINCRBY', key, state, closed)
+    if reason == 'StopRule' then redis.call('HINCRBY', key, 'needless', closed) end
     event(id, state .. ' ' .. reason, a, math.min(b, 1e9) - a + 1)
   end
   settle(id)

@@ -24,12 +24,14 @@ local function where(run)
   return KEYS[1] .. ':table:' .. segment, (run[1] - 1 - segment * per) * size
 end
 
+local needed = 0
 -- Takes a run out of the closed intervals; false when it is not in one of this state.
 local function reopen(run)
   for i, interval in ipairs(closed) do
     local before, after = run[1] - interval[1], interval[1] + interval[2] - run[1] - run[2]
     if before >= 0 and after >= 0 and interval[3] == run[4] then
       table.remove(closed, i)
+      if interval[4] == 'StopRule' then needed = needed + run[2] end
       if before > 0 then table.insert(closed, {interval[1], before, interval[3], interval[4]}) end
       if after > 0 then table.insert(closed, {run[1] + run[2], after, interval[3], interval[4]}) end
       return true
@@ -74,6 +76,7 @@ for i, run in ipairs(runs) do
     offer(ARGV[1], run[1], run[2], {base = run[5]})
   end
 end
+if needed > 0 then redis.call('HINCRBY', KEYS[1], 'needless', -needed) end
 redis.call('DEL', KEYS[1] .. ':closed')
 for _, interval in ipairs(closed) do redis.call('RPUSH', KEYS[1] .. ':closed', cjson.encode(interval)) end
 for _, index in ipairs(redis.call('HKEYS', KEYS[5])) do

@@ -21,7 +21,7 @@ redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'incarnation', ARGV[4], 'last_range
   'throttle', options.throttle, 'requires', options.requires,
   'until', options['until'], 'max_fails', options.max_fails, 'held', options.held, 'kill', options.kill,
   'PENDING', ARGV[3] - ARGV[9], 'RUNNING', 0, 'COMPLETED', ARGV[9], 'FAILED', 0, 'TIMEOUT', 0, 'OUT_OF_MEMORY', 0,
-  'NODE_FAIL', 0, 'CANCELLED', 0, 'ABORTED', 0)
+  'NODE_FAIL', 0, 'CANCELLED', 0, 'ABORTED', 0, 'needless', 0)
 redis.call('SADD', P .. 'partitions', options.partition)
 redis.call('ZADD', KEYS[2], created, id)
 redis.call('SADD', KEYS[3], id)

@@ -7,6 +7,7 @@ import pytest
 
 from common import queue
 from common.ledger import Connection, batches, keys, ranges, workers
+from common.ledger.ranges import Lease
 from common.ledger.workers import WorkerInfo
 from common.settings import Settings
 from common.simulations import registry
@@ -36,6 +37,15 @@ def offers(connection: Connection) -> dict[bytes, bytes]:
     """What the live workers can run besides the built-in simulations."""
     found: dict[bytes, bytes] = connection.command("HGETALL", keys.OFFERS)
     return found
+
+
+def claim_as_able(connection: Connection) -> tuple[Lease, tuple[str, ...]]:
+    """The worker that has the simulation takes what is first in the line."""
+    lease, parts = ranges.claim(
+        connection, (0, ""), worker="able", slot="able/0", lease_seconds=60, slice_seconds=1, simulations=["mine:1"]
+    )
+    assert lease is not None
+    return lease, parts
 
 
 def test_the_heartbeat_says_what_can_be_run(ledger: Connection) -> None:
@@ -84,6 +94,53 @@ def test_the_others_tail_is_shared(ledger: Connection) -> None:
     # The one that cannot run here has had less time, and a worker is there for it now.
     assert verdict.word == "released"
     assert counted(ledger, stuck.id) == {"PENDING": 5}
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_others_tail_is_shared_while_only_busy_slots_could_run_what_waits(ledger: Connection, own: bool) -> None:
+    """The worker that has it is at work, at a range of that batch or of another: the idle slots get their parts."""
+    workers.heartbeat(ledger, ABLE)
+    if not own:
+        submit(ledger, 1)
+    else:
+        submit(ledger, 1, **NEEDS)
+    claim_as_able(ledger)
+    waiting = submit(ledger, 1, priority=-1, **NEEDS)
+    submit(ledger, 100, ranges=[(1, 100)])
+    lease = take(ledger)
+    workers.heartbeat(ledger, PLAIN)
+    ledger.command("HSET", keys.leased_range(lease.token), "since", 1)
+    tickets = ranges.share(ledger, slice_seconds=1.0)
+    # Of five slots two are at work.
+    assert [ticket.count for ticket in tickets] == [25, 25, 25]
+    assert ranges.share(ledger, slice_seconds=-1.0) == [], "those parts wait for the idle slots"
+    assert counted(ledger, waiting.id) == {"PENDING": 1}
+
+
+def test_a_claim_shares_while_only_its_own_worker_could_run_what_waits(ledger: Connection) -> None:
+    """The slot that claims is not one of those that are free."""
+    workers.heartbeat(ledger, PLAIN)
+    workers.heartbeat(ledger, ABLE)
+    submit(ledger, 2, ranges=[(1, 1), (2, 1)], priority=-1, **NEEDS)
+    submit(ledger, 100, ranges=[(1, 100)])
+    lease, parts = claim_as_able(ledger)
+    assert (lease.count, len(parts)) == (20, 4)
+
+
+def test_nothing_is_shared_while_a_free_slot_could_run_what_waits(ledger: Connection) -> None:
+    """Its ticket is on the way; also when another slot of its worker, or of another that has it, is at work."""
+    workers.heartbeat(ledger, WorkerInfo("able", 2, 1, 12, ("default",), ("mine:1",)))
+    submit(ledger, 2, ranges=[(1, 1), (2, 1)], **NEEDS)
+    claim_as_able(ledger)
+    submit(ledger, 100, ranges=[(1, 100)], priority=-1)
+    lease = take(ledger)
+    workers.heartbeat(ledger, PLAIN)
+    assert ranges.share(ledger, slice_seconds=-1.0) == []
+    workers.heartbeat(ledger, WorkerInfo("able", 1, 1, 12, ("default",), ("mine:1",)))
+    other = WorkerInfo("other", 1, 0, 13, ("gpu",), ("mine:1",))
+    workers.heartbeat(ledger, other)
+    assert lease.count == 100
+    assert len(ranges.share(ledger, slice_seconds=-1.0)) == 3, "a worker of another partition takes nothing here"
 
 
 def test_a_slot_keeps_its_range_beside_it(ledger: Connection) -> None:

@@ -26,6 +26,8 @@ local b = redis.call('HMGET', batch, 'served', 'priority', 'crashes')
 redis.call('HSET', KEYS[2], ARGV[1] .. '/' .. (b[2] or '0'), b[1])
 redis.call('ZREM', ranges_key(id), token)
 lease(id, token, tonumber(ARGV[6]))
+-- Who it is comes before anything is shared, or its slot would look free.
+redis.call('HSET', range, 'worker', ARGV[4], 'slot', ARGV[5])
 local r = redis.call('HMGET', range, 'first', 'count', 'base', 'tries', 'lost', 'careful')
 local first, count = tonumber(r[1]), tonumber(r[2])
 local most = tonumber(ARGV[8])
@@ -40,7 +42,7 @@ else
   -- This slot might be at its first job for an hour: what others could run meanwhile is offered now.
   count = share(id, token, first, count)
 end
-redis.call('HSET', range, 'count', count, 'worker', ARGV[4], 'slot', ARGV[5], 'since', text(now()))
+redis.call('HSET', range, 'count', count, 'since', text(now()))
 redis.call('HSETNX', batch, 'started', text(now()))
 charge(id, tonumber(ARGV[7]))
 settle(id)

@@ -206,8 +206,16 @@ def _moments(values: "np.ndarray[Any, Any]") -> tuple[int, float, float, float, 
 
 
 def dump(connection: Connection) -> dict[bytes, object]:
-    """Everything that Redis holds, by key, serialized by Redis itself."""
-    return {key: connection.command("DUMP", key) for key in connection.command("KEYS", "*")}
+    """Everything that Redis holds, by key, serialized by Redis itself, but for the order of a hash's fields.
+
+    Redis moves the fields of a hash that has grown to a larger table step by step, also while they are read.
+    """
+
+    def value(key: bytes) -> object:
+        is_hash = connection.command("TYPE", key) == b"hash"
+        return connection.redis.hgetall(key) if is_hash else connection.command("DUMP", key)
+
+    return {key: value(key) for key in connection.command("KEYS", "*")}
 
 
 def counted(connection: Connection, batch: int) -> dict[str, int]:

@@ -78,7 +78,7 @@ def _explain_resources(connection: Connection, view: BatchView, found: Explanati
     serving = [info for info in there if info.has(spec)]
     lacking = [info for info in there if info not in serving]
     slots, idle = sum(info.slots for info in serving), sum(max(0, info.slots - info.busy) for info in serving)
-    waiting = [int(name) for name in connection.command("ZRANGE", keys.waiting(spec.partition), 0, -1)]
+    waiting = _in_line(connection, spec.partition, serving)
     found.reason = "Resources"
     found.advice = "wait, or start more workers: `docker compose up --detach --no-recreate --scale worker=N`"
     if lacking:
@@ -108,8 +108,16 @@ def _explain_resources(connection: Connection, view: BatchView, found: Explanati
         )
         higher = min(MOST_PRIORITY, first.priority + 1)
         found.advice = f"wait, or `batchsim update {spec.id} --priority {higher}`"
-    elif len(waiting) > 1:
+    elif slots and len(waiting) > 1:
         found.details.append(f"{len(waiting)} batches wait there; those of one priority share the slots by time.")
+
+
+def _in_line(connection: Connection, partition: str, able: Sequence[WorkerInfo]) -> list[int]:
+    """The batches that wait there, in the order of their turns, without those that these workers pass over."""
+    names = connection.command("ZRANGE", keys.waiting(partition), 0, -1)
+    wants = connection.many([("HGET", keys.batch(int(name)), "requires") for name in names]) if names else []
+    has = {name.encode() for info in able for name in info.simulations}
+    return [int(name) for name, needs in zip(names, wants, strict=True) if not needs or needs in has]
 
 
 def _lack(lacking: Sequence[WorkerInfo], spec: BatchSpec) -> str:

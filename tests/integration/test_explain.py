@@ -188,6 +188,21 @@ def test_priority(ledger: Connection) -> None:
     assert "--priority 100" in explain_batch(ledger, spec.id).advice
 
 
+def test_a_batch_that_is_passed_over_goes_before_nobody(ledger: Connection) -> None:
+    """Its priority is higher, but no worker that could run this one can run it; the next one in the line is named."""
+    serve(ledger, 1, 1)
+    other = WorkerInfo("other", 1, 1, 2, ("default",), ("mine:1",))
+    lost = submit(ledger, 2, priority=10, simulation="mine", version="1")
+    spec = submit(ledger, 2)
+    found = explain_batch(ledger, spec.id)
+    check(found, "PENDING", "Resources", "1, all of them at work")
+    assert "wait there" not in " ".join(found.details)
+    first = submit(ledger, 2, priority=3)
+    check(explain_batch(ledger, spec.id), "PENDING", "Priority", f"Batch {first.id} goes first: its priority is 3")
+    workers.heartbeat(ledger, other)
+    check(explain_batch(ledger, spec.id), "PENDING", "Priority", f"Batch {lost.id} goes first: its priority is 10")
+
+
 @pytest.mark.parametrize("partition", ["default", "gpu"])
 def test_no_worker(ledger: Connection, partition: str) -> None:
     """Resources: nobody serves its partition, though others are served."""

@@ -235,7 +235,9 @@ def explain(id: str, url: str, token: str) -> None:  # noqa: A002 - what the use
     click.echo(f"{said['id']} is {said['state']}" + (f" ({said['reason']})" if said["reason"] else ""))
     for line in said["details"]:
         click.echo("  " + line.replace("\n", "\n    "))
-    click.echo(f"  What to do: {said['advice']}")
+    # Jobs that ended for several reasons have a line each.
+    advice = f"\n{said['advice']}" if "\n" in said["advice"] else f" {said['advice']}"
+    click.echo("  What to do:" + advice.replace("\n", "\n    "))
 
 
 def _jobs(count: int) -> str:

@@ -1,6 +1,6 @@
 """Why a batch or a job waits, failed or ran twice, and what to do: from the ledger alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from common.batch import FAILED_STATES, BatchSpec, JobState, Reason
 from common.errors import InvalidInput
 from common.ledger import Connection, batches, control, keys, ranges, table
 from common.ledger.batches import BatchView
+from common.ledger.ranges import MAX_FAILURES_KEPT
 from common.ledger.table import record_dtype
 from common.suspicion import warnings
 from common.waiting import Explanation, dependencies, explain_waiting, jobs_text, time_text
@@ -15,12 +16,26 @@ from common.waiting import Explanation, dependencies, explain_waiting, jobs_text
 CHUNK_JOBS = 2**16
 MOST_EXAMPLES = 5
 
+_AGAIN = "once its cause is mended: `batchsim requeue {id}`"
+# What to do about jobs that ended so, by Slurm's word for the reason, or by the state when there is none.
 ADVICE = {
-    "NonZeroExitCode": "see the error; once its cause is mended: `batchsim requeue {id}`",
+    "NonZeroExitCode": f"see the error; {_AGAIN}",
+    "RaisedSignal": f"see the error; {_AGAIN}",
+    "TimeLimit": "submit it with a higher limit, and its other options as they were: "
+    "`batchsim submit --jobs {jobs} --seed {seed} --time-limit-seconds {seconds:g}`",
+    "OutOfMemory": "submit it with a higher limit, and its other options as they were: "
+    "`batchsim submit --jobs {jobs} --seed {seed} --memory-limit-mb {megabytes}`",
     "CrashLimit": "the job ends its own process: look for it there; once that is mended: `batchsim requeue {id}`",
-    "CANCELLED": "nothing; or, to run it after all: `batchsim requeue {id} --state CANCELLED`",
+    "MaxFails": "see why the others failed: `batchsim explain {id}`; then `batchsim requeue {id}{states}`",
+    "DependencyNeverSatisfied": "once they can be met: `batchsim requeue {id} --state CANCELLED`",
     "StopRule": "nothing: the batch's stop rule was met, and these jobs were not needed",
-    "RUNNING": "wait: `batchsim watch {id}`",
+    "COMPLETED": "nothing",
+    "FAILED": f"see the error; {_AGAIN}",
+    "TIMEOUT": f"see how long it ran; {_AGAIN}",
+    "OUT_OF_MEMORY": f"see how much memory it took; {_AGAIN}",
+    "NODE_FAIL": "it was lost with its worker: `batchsim requeue {id}`",
+    "CANCELLED": "nothing; or, to run it after all: `batchsim requeue {id} --state CANCELLED`",
+    "ABORTED": "it was given up; to run it after all: `batchsim requeue {id} --state ABORTED`",
 }
 
 
@@ -31,7 +46,7 @@ def explain_batch(connection: Connection, batch_id: int) -> Explanation:
     if view.ended:
         _explain_end(connection, view, found)
     else:
-        found.advice = ADVICE["RUNNING"].format(id=batch_id)
+        found.advice = _watch(batch_id)
         if view.counters[JobState.PENDING]:
             explain_waiting(connection, view, found)
         found.details += _holders(connection, batch_id)
@@ -52,8 +67,8 @@ def explain_job(connection: Connection, batch_id: int, index: int) -> Explanatio
     found = Explanation(f"{batch_id}_{index}", state.name)
     if state.terminal:
         found.reason = Reason(int(record["reason"])).name if record["reason"] else ""
-        found.details += _ending(view.spec, record, batches.failures(connection, batch_id).get(index, ""))
-        _advise_ended(connection, view, found)
+        found.details += _ending(view.spec, record, index, batches.failures(connection, batch_id))
+        _advise_ended(connection, view, found, [found.reason or found.state])
     else:
         _explain_open(connection, view, index, found)
     found.details += _history(connection, batch_id, index, state)
@@ -73,38 +88,45 @@ def _explain_end(connection: Connection, view: BatchView, found: Explanation) ->
             pair = (int(value) // 256, int(value) % 256)
             counts[pair] = counts.get(pair, 0) + len(which)
             examples.setdefault(pair, []).extend(int(i) + first for i in which[:MOST_EXAMPLES])
+    whys = []
     for (state, reason), count in sorted(counts.items(), key=lambda item: -item[1]):
         name, why = JobState(state).name, Reason(reason).name if reason else ""
         shown = ", ".join(f"{view.spec.id}_{index}" for index in examples[state, reason][:MOST_EXAMPLES])
         more = " …" if count > MOST_EXAMPLES else ""
         found.details.append(f"{jobs_text(count)} {name}{f' ({why})' if why else ''}: {shown}{more}")
+        if state != JobState.COMPLETED:
+            whys.append(why or name)
         if not found.reason and why:
             found.reason = why
     for index, text in sorted(batches.failures(connection, view.spec.id).items())[:1]:
         last = (text.strip().splitlines() or [""])[-1]
         found.details.append(f"First error, of job {view.spec.id}_{index}: {last}")
-    _advise_ended(connection, view, found)
+    _advise_ended(connection, view, found, whys or [JobState.COMPLETED.name])
 
 
-def _advise_ended(connection: Connection, view: BatchView, found: Explanation) -> None:
-    """What to do about jobs that ended like this."""
-    spec, batch = view.spec, view.spec.id
-    again = f"`batchsim submit --jobs {spec.jobs} --seed {spec.seed}"
-    if found.reason == "TimeLimit":
-        limit = f"{again} --time-limit-seconds {spec.time_limit_seconds * 2:g}`"
-        found.advice = f"submit it with a higher limit, and its other options as they were: {limit}"
-    elif found.reason == "OutOfMemory":
-        limit = f"{again} --memory-limit-mb {spec.memory_limit_mb * 2}`"
-        found.advice = f"submit it with a higher limit, and its other options as they were: {limit}"
-    elif found.reason == "MaxFails":
-        failed = (JobState.ABORTED, *FAILED_STATES)
-        states = "".join(f" --state {state.name}" for state in failed if view.counters[state])
-        found.advice = f"see why the others failed: `batchsim explain {batch}`; then `batchsim requeue {batch}{states}`"
-    elif found.reason == "DependencyNeverSatisfied":
+def _advise_ended(connection: Connection, view: BatchView, found: Explanation, whys: Sequence[str]) -> None:
+    """What to do about jobs that ended like this: one line for each of ``whys``, those of one advice together."""
+    spec = view.spec
+    if Reason.DependencyNeverSatisfied.name in whys:
         found.details += [text for text, _ in dependencies(connection, spec, spec.dependency)]
-        found.advice = f"once they can be met: `batchsim requeue {batch} --state CANCELLED`"
-    else:
-        found.advice = ADVICE.get(found.reason or found.state, "nothing").format(id=batch)
+    states = [state.name for state in (JobState.ABORTED, *FAILED_STATES) if view.counters[state]]
+    facts = {
+        "id": spec.id,
+        "jobs": spec.jobs,
+        "seed": spec.seed,
+        "seconds": spec.time_limit_seconds * 2,
+        "megabytes": spec.memory_limit_mb * 2,
+        "states": "".join(f" --state {state}" for state in states),
+    }
+    named: dict[str, list[str]] = {}
+    for why in dict.fromkeys(whys):
+        named.setdefault(ADVICE[why].format(**facts), []).append(why)
+    lines = [f"{', '.join(names)}: {advice}" for advice, names in named.items()]
+    found.advice = "\n".join(lines) if len(lines) > 1 else next(iter(named))
+
+
+def _watch(batch_id: int) -> str:
+    return f"wait: `batchsim watch {batch_id}`"
 
 
 def _holders(connection: Connection, batch_id: int) -> Iterator[str]:
@@ -120,7 +142,7 @@ def _holders(connection: Connection, batch_id: int) -> Iterator[str]:
         yield f"So do {len(rows) - MOST_EXAMPLES} other slots on others."
 
 
-def _ending(spec: BatchSpec, record: np.void, error: str) -> Iterator[str]:
+def _ending(spec: BatchSpec, record: np.void, index: int, errors: Mapping[int, str]) -> Iterator[str]:
     if record["started"]:
         yield (
             f"Attempt {int(record['attempt'])} began at {time_text(float(record['started']))} "
@@ -134,10 +156,17 @@ def _ending(spec: BatchSpec, record: np.void, error: str) -> Iterator[str]:
         yield f"The memory limit is {spec.memory_limit_mb} MB."
     if record["reason"] == Reason.MaxFails:
         yield f"More than {spec.max_fails} jobs failed, so the rest of the batch was given up before this one ran."
-    if error:
+    if error := errors.get(index, ""):
         yield f"Error: {error.strip()}"
     elif JobState(int(record["state"])) in FAILED_STATES:
-        yield "Its error text was not kept; only the first thousand of a batch are."
+        # A requeue may have made room since, so of few texts it is not known what happened to this one.
+        full = len(errors) >= MAX_FAILURES_KEPT
+        why = (
+            f"only the first {MAX_FAILURES_KEPT:,} of a batch are"
+            if full
+            else "most likely it was lost with its process"
+        )
+        yield f"Its error text was not kept; {why}."
 
 
 def _explain_open(connection: Connection, view: BatchView, index: int, found: Explanation) -> None:
@@ -158,7 +187,7 @@ def _explain_open(connection: Connection, view: BatchView, index: int, found: Ex
         return
     where = f"{jobs_text(index - now_at)} further on" if index > now_at else "and has done it, as it seems"
     found.details.append(f"Slot {slot.decode()} has it in hand, {where}: {reported}.")
-    found.advice = ADVICE["RUNNING"].format(id=view.spec.id)
+    found.advice = _watch(view.spec.id)
 
 
 def _history(connection: Connection, batch_id: int, index: int, state: JobState) -> list[str]:
@@ -175,5 +204,9 @@ def _history(connection: Connection, batch_id: int, index: int, state: JobState)
             state = JobState[event["kind"].split()[-1]]
             open_again = False
         who = f": {event['who']}" if event["who"] else ""
-        found.append(f"{time_text(event['at'])} {event['kind'].strip()}{who}")
+        kind = event["kind"].strip()
+        if kind == "worker lost" and index > event["first"]:
+            # Which of its jobs it had done and not committed, nobody knows.
+            kind += f" that was at job {event['first']:,} or later, and may not have come to this one"
+        found.append(f"{time_text(event['at'])} {kind}{who}")
     return found[::-1]

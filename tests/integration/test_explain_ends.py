@@ -8,11 +8,11 @@ import pytest
 
 from common.batch import JobState, Reason
 from common.explain import explain_batch, explain_job
-from common.ledger import Connection, control, keys, ranges
-from common.ledger.ranges import Lease
+from common.ledger import Connection, batches, control, keys, ranges
+from common.ledger.ranges import MAX_FAILURES_KEPT, Lease
 from common.ledger.table import record_dtype
 from tests.integration.explain_support import check
-from tests.integration.ledger_support import commit, expire, run_all, strike, submit, take
+from tests.integration.ledger_support import claim, commit, expire, run_all, strike, submit, take
 from tests.support import OUTPUTS, slice_of
 
 
@@ -41,12 +41,19 @@ def test_non_zero_exit_code(ledger: Connection) -> None:
     assert explain_job(ledger, spec.id, 1).advice == "nothing"
 
 
-def test_an_error_that_was_not_kept(ledger: Connection) -> None:
-    """The job says so, rather than nothing."""
-    spec = submit(ledger, 1)
-    fail(ledger, take(ledger), [1], Reason.NonZeroExitCode, JobState.FAILED)
-    ledger.command("DEL", keys.failures(spec.id))
-    check(explain_job(ledger, spec.id, 1), "FAILED", "NonZeroExitCode", "was not kept")
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [(1, "most likely it was lost with its process"), (MAX_FAILURES_KEPT, "only the first 1,000 of a")],
+)
+def test_an_error_that_was_not_kept(ledger: Connection, kept: int, said: str) -> None:
+    """The job says so, rather than nothing; there being many texts is the reason only when there are many."""
+    spec = submit(ledger, kept + 1, ranges=[(1, kept), (kept + 1, 1)])
+    fail(ledger, take(ledger), range(1, kept + 1), Reason.NonZeroExitCode, JobState.FAILED)
+    fail(ledger, take(ledger), [kept + 1], Reason.NonZeroExitCode, JobState.FAILED)
+    # With few texts nothing but a dead process loses one.
+    ledger.command("HDEL", keys.failures(spec.id), kept + 1)
+    assert len(batches.failures(ledger, spec.id)) == kept
+    check(explain_job(ledger, spec.id, kept + 1), "FAILED", "NonZeroExitCode", f"Its error text was not kept; {said}")
 
 
 def test_crash_limit(ledger: Connection) -> None:
@@ -70,6 +77,20 @@ def test_a_lost_worker(ledger: Connection) -> None:
     run_all(ledger)
     check(explain_job(ledger, spec.id, 1), "COMPLETED", "", "Attempt 2 began", "worker lost: w")
     check(explain_batch(ledger, spec.id), "COMPLETED", "", "lost once")
+
+
+def test_what_a_lost_worker_may_not_have_come_to(ledger: Connection) -> None:
+    """Only the first job that it had in hand is known to have been its next one; what had ended, nobody is told of."""
+    spec = submit(ledger, 6, ranges=[(1, 6)])
+    lease = take(ledger)
+    commit(ledger, lease, 2)
+    ranges.reclaim(ledger, [lease.token])
+    while (again := claim(ledger)) is not None:
+        commit(ledger, again, again.count)
+    history = ["\n".join(explain_job(ledger, spec.id, index).details) for index in range(1, 7)]
+    assert ["worker lost" in text for text in history] == [False, False, True, True, True, True]
+    assert ["worker lost: w" in text for text in history[2:]] == [True, False, False, False]
+    assert all("worker lost that was at job 3 or later, and may not have come to this one: w" in t for t in history[3:])
 
 
 @pytest.mark.parametrize(
@@ -125,3 +146,54 @@ def test_cancelled(ledger: Connection) -> None:
     run_all(ledger)
     again = explain_job(ledger, spec.id, 4)
     check(again, "COMPLETED", "", "CANCELLED", "requeued, was CANCELLED")
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+@pytest.mark.parametrize("state", [state for state in JobState if state > JobState.COMPLETED])
+def test_whatever_the_end_something_is_advised(ledger: Connection, state: JobState, reason: Reason) -> None:
+    """Every state with every reason; only what completed needs nothing."""
+    spec = submit(ledger, 2, time_limit_seconds=1.0, memory_limit_mb=1, max_fails=2)
+    commit(ledger, take(ledger), 1)
+    if state is JobState.ABORTED:
+        control.abort(ledger, spec.id, reason)
+    else:
+        fail(ledger, take(ledger), [2], reason, state)
+    for found in (explain_batch(ledger, spec.id), explain_job(ledger, spec.id, 2)):
+        assert found.reason == (reason.name if reason else "")
+        assert found.advice != "nothing"
+        check(found, found.state, found.reason)
+    assert explain_job(ledger, spec.id, 1).advice == "nothing"
+
+
+def test_several_reasons_have_a_line_each(ledger: Connection) -> None:
+    """The most frequent first; those with one advice share its line; the head names the most frequent."""
+    spec = submit(ledger, 20, time_limit_seconds=1.5)
+    ends = [
+        *[(Reason.NonZeroExitCode, JobState.FAILED)] * 2,
+        *[(Reason.TimeLimit, JobState.TIMEOUT)] * 3,
+        (Reason.RaisedSignal, JobState.FAILED),
+    ]
+    for reason, state in ends:
+        lease = take(ledger)
+        fail(ledger, lease, [lease.first], reason, state)
+    run_all(ledger)
+    found = explain_batch(ledger, spec.id)
+    check(
+        found, "FAILED", "TimeLimit", "3 jobs TIMEOUT (TimeLimit)", "2 jobs FAILED (NonZ", "1 job FAILED (RaisedSignal)"
+    )
+    limit, error = found.advice.split("\n")
+    assert limit.startswith("TimeLimit: submit it with a higher limit")
+    assert "--time-limit-seconds 3`" in limit
+    assert error == f"NonZeroExitCode, RaisedSignal: {explain_job(ledger, spec.id, 1).advice}"
+
+
+def test_what_was_cancelled_beside_what_failed(ledger: Connection) -> None:
+    """A state without a reason has its line, too."""
+    spec = submit(ledger, 5, ranges=[(1, 2), (3, 3)])
+    fail(ledger, take(ledger), [1], Reason.NonZeroExitCode, JobState.FAILED)
+    control.cancel(ledger, spec.id)
+    found = explain_batch(ledger, spec.id)
+    check(found, "FAILED", "NonZeroExitCode", "3 jobs CANCELLED", "1 job FAILED (NonZeroExitCode)")
+    cancelled, failed = found.advice.split("\n")
+    assert cancelled.startswith("CANCELLED: nothing; or")
+    assert failed.startswith("NonZeroExitCode: see the error")

@@ -1,7 +1,7 @@
 """The worker's health check: proves that it consumes, not only that it lives.
 
-The keeper writes what it sees each round: whether Celery's loop turns, and for how long slots have been idle beside a
-queue that holds tickets. The check reads that, so it costs no connection and no second Celery process.
+The keeper writes what it sees each round: since when Redis has not answered it, whether Celery's loop turns, and for how
+long slots have been idle beside a queue that holds tickets. The check reads that, so it costs no connection and no second Celery process.
 """
 
 import json
@@ -32,13 +32,16 @@ def problem(path: Path, now: float) -> str:
     """What is wrong with the worker that writes to ``path``, or ""."""
     try:
         status = json.loads(path.read_text(encoding="utf-8"))
-        at, loop, idle = (float(status[name]) for name in ("at", "loop_seconds", "not_consuming_seconds"))
+        names = ("at", "out_of_touch_seconds", "loop_seconds", "not_consuming_seconds")
+        at, away, loop, idle = (float(status[name]) for name in names)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"no status: {error}"
     if now - at > STALE_SECONDS:
-        return f"the last status is {now - status['at']:.0f} s old: the worker does not reach Redis, or hangs"
+        return f"the last status is {now - at:.0f} s old: the worker hangs"
+    if away > STALE_SECONDS:
+        return f"Redis has not answered for {away:.0f} s"
     if loop > STALE_SECONDS:
-        return f"Celery's loop has stood still for {status['loop_seconds']:.0f} s"
+        return f"Celery's loop has stood still for {loop:.0f} s"
     if idle > NOT_CONSUMING_SECONDS:
-        return f"slots have been idle beside a full queue for {status['not_consuming_seconds']:.0f} s"
+        return f"slots have been idle beside a full queue for {idle:.0f} s"
     return ""

@@ -30,7 +30,7 @@ from common.settings import Settings
 from common.simulations import registry
 from services.worker.aftermath import bury, end_program
 from services.worker.board import Board, SlotEntry
-from services.worker.housekeeper import ABSENCE_SECONDS, Housekeeper
+from services.worker.housekeeper import Housekeeper
 
 log = structlog.get_logger()
 
@@ -49,6 +49,10 @@ SILENT_SECONDS = 20.0
 # Celery's loop ticks four times a second; it may reconnect for up to 30 s.
 LOOP_STALL_SECONDS = 60.0
 EXIT_SILENT = 70
+# A keeper that has had no answer for so long takes Redis to be away.
+OUT_OF_TOUCH_SECONDS = 10.0
+# Longer than a step of a round takes while Redis hangs, whose commands then fail one after the other.
+SUSPENDED_SECONDS = 10.0
 
 
 class Keeper:
@@ -75,7 +79,7 @@ class Keeper:
         )
         self._stopped = threading.Event()
         self._renewed = self._beaten = 0.0
-        self._consuming_at = self.loop_seen = self._rounded = _clock()
+        self._consuming_at = self.loop_seen = self._stepped = self._in_touch_at = _clock()
         self._drain_deadline: float | None = None
         self._lost_since: dict[str, float] = {}
         self._dead_since: dict[SlotEntry, float] = {}
@@ -110,10 +114,6 @@ class Keeper:
             self._round(_clock())
 
     def _round(self, now: float) -> None:
-        if now - self._rounded > ABSENCE_SECONDS:
-            # We were suspended, or the clock jumped: what stood still meanwhile has not been silent.
-            self._consuming_at = self.loop_seen = now
-        self._rounded = now
         steps: list[Callable[[], None]] = [
             lambda: self._end_when_over(now),
             lambda: self._renew_in_time(now),
@@ -123,9 +123,10 @@ class Keeper:
             lambda: self._watch_loop(now),
             self._recover,
             self._housekeeper.sweep,
-            lambda: self._write_status(now),
+            lambda: self._write_status(_clock()),
         ]
         for step in steps:
+            self._notice_absence(_clock())
             try:
                 step()
             except (BatchSimError, OperationalError) as error:
@@ -133,6 +134,12 @@ class Keeper:
             except Exception:
                 # A volume that is away, a defect in one step: the others go on, for without them the leases run out.
                 log.exception("keeper.step_failed")
+
+    def _notice_absence(self, now: float) -> None:
+        """We were suspended, or the clock jumped: what stood still meanwhile has not been silent."""
+        if now - self._stepped > SUSPENDED_SECONDS:
+            self._consuming_at = self.loop_seen = self._in_touch_at = now
+        self._stepped = now
 
     def _end_when_over(self, now: float) -> None:
         if self._drain_deadline is not None and now >= self._drain_deadline:
@@ -146,7 +153,10 @@ class Keeper:
     def _beat(self, now: float) -> None:
         if now - self._beaten >= HEARTBEAT_SECONDS:
             workers.heartbeat(self._connection, self._info())
-            self._beaten = now
+            if now - self._in_touch_at > OUT_OF_TOUCH_SECONDS:
+                # Celery's loop reconnects only now.
+                self._consuming_at = self.loop_seen = now
+            self._beaten = self._in_touch_at = now
 
     def _recover(self) -> None:
         """Rebuild what an emptied Redis has forgotten, in a thread: heartbeat and renewals go on meanwhile."""
@@ -241,9 +251,10 @@ class Keeper:
     def _watch_loop(self, now: float) -> None:
         """Alive but silent: the loop stands, or all slots idle beside a full queue. Ends the process then.
 
-        While a slot is at work the worker is left alone: ending it would cost that job.
+        While a slot is at work the worker is left alone: ending it would cost that job; and while Redis is away, since
+        the loop stands still then.
         """
-        if self._drain_deadline is not None:
+        if self._drain_deadline is not None or now - self._in_touch_at > OUT_OF_TOUCH_SECONDS:
             return
         idle = not any(entry.token for entry in self._board.entries())
         names = [queue.queue_name(partition) for partition in self._partitions]
@@ -263,6 +274,7 @@ class Keeper:
     def _write_status(self, now: float) -> None:
         status = {
             "at": time.time(),
+            "out_of_touch_seconds": now - self._in_touch_at,
             "loop_seconds": now - self.loop_seen,
             "not_consuming_seconds": now - self._consuming_at,
             "draining": self._drain_deadline is not None,

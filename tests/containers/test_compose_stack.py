@@ -48,7 +48,7 @@ def test_flower_asks_for_the_password_and_lists_tasks(stack: Compose) -> None:
 
 def test_flower_changes_nothing(stack: Compose) -> None:
     workers = wait_for(
-        lambda: stack.flower("/api/workers", stack.flower_password).json, bool, 30, "Flower knows the workers"
+        lambda: stack.flower("/api/workers?refresh=1", stack.flower_password).json, bool, 30, "Flower knows the workers"
     )
     url = f"http://127.0.0.1:{stack.flower_port}/api/worker/shutdown/{next(iter(workers))}"
     assert fetch(url, user=f"batchsim:{stack.flower_password}", method="POST").status in (401, 403, 404, 405)

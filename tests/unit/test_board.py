@@ -58,7 +58,7 @@ def test_board_drain_is_seen_by_all(tmp_path: Path) -> None:
     theirs.close()
 
 
-GOOD = {"at": 1000.0, "loop_seconds": 0.2, "not_consuming_seconds": 0.0, "draining": False}
+GOOD = {"at": 1000.0, "out_of_touch_seconds": 2.0, "loop_seconds": 0.2, "not_consuming_seconds": 0.0, "draining": False}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,7 @@ GOOD = {"at": 1000.0, "loop_seconds": 0.2, "not_consuming_seconds": 0.0, "draini
         ({"at": 986.0}, ""),
         ({"at": 984.0}, "old"),
         ({"loop_seconds": 16.0}, "stood still"),
+        ({"out_of_touch_seconds": 16.0}, "Redis has not answered for 16 s"),
         ({"not_consuming_seconds": 11.0}, "idle"),
     ],
 )

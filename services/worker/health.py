@@ -1,7 +1,8 @@
 """The worker's health check: proves that it consumes, not only that it lives.
 
-The keeper writes what it sees each round: since when Redis has not answered it, whether Celery's loop turns, and for how
-long slots have been idle beside a queue that holds tickets. The check reads that, so it costs no connection and no second Celery process.
+The keeper writes what it sees each round: since when Redis has not answered, whether Celery's loop turns, and for how
+long slots have been idle beside a queue that holds tickets. The check reads that, so it costs no connection and no
+second Celery process.
 """
 
 import json

@@ -11,6 +11,8 @@ from common.ledger.connection import Connection
 # A worker says every HEARTBEAT_SECONDS that it lives; after three missed ones it no longer counts.
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 3.5 * HEARTBEAT_SECONDS
+# What two bytes of a job's record can hold.
+MOST_SLOT_NUMBERS = 2**16 - 1
 _KEYS = [keys.WORKERS, keys.WORKER_INFO, keys.SLOTS, keys.PARTITION_SLOTS, keys.OFFERS]
 
 
@@ -64,13 +66,8 @@ def _info(said: dict[str, Any]) -> WorkerInfo:
 
 
 def slot_number(connection: Connection, slot: str) -> int:
-    """The number that stands for this slot in the job table; 1…65535, wrapping after that."""
-    known = connection.command("HGET", keys.SLOT_NUMBERS, slot)
-    if known is None:
-        fresh = connection.command("HLEN", keys.SLOT_NUMBERS) % 65535 + 1
-        connection.command("HSETNX", keys.SLOT_NUMBERS, slot, fresh)
-        known = connection.command("HGET", keys.SLOT_NUMBERS, slot)
-    return int(known)
+    """The number that stands for this slot in the job table, its own; 1…65535, wrapping after that."""
+    return int(connection.run("slot_number", [keys.SLOT_NUMBERS], [slot, MOST_SLOT_NUMBERS]))
 
 
 def slot_names(connection: Connection) -> dict[int, str]:

@@ -1,5 +1,7 @@
 """Who works: the workers that beat, the one housekeeper, the slots' numbers."""
 
+import threading
+
 from common.ledger import Connection, keys, workers
 from common.ledger.workers import WorkerInfo
 
@@ -34,3 +36,28 @@ def test_slot_numbers(connection: Connection) -> None:
     """Each slot has a number of its own for ever."""
     assert [workers.slot_number(connection, name) for name in ("a/0", "a/1", "a/0")] == [1, 2, 1]
     assert workers.slot_names(connection) == {1: "a/0", 2: "a/1"}
+
+
+def test_slots_that_start_together_have_numbers_of_their_own(connection: Connection, redis_url: str) -> None:
+    """Sixteen at once, several times: a record's number names one slot, and a second question gives the same."""
+    opened = [Connection(redis_url) for _ in range(16)]
+    for own in opened:
+        own.command("PING")
+    for turn in range(5):
+        names = [f"w{turn}/{number}" for number in range(16)]
+        got: dict[str, int] = {}
+        barrier = threading.Barrier(16)
+
+        def ask(own: Connection, name: str, got: dict[str, int] = got, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            got[name] = workers.slot_number(own, name)
+
+        threads = [threading.Thread(target=ask, args=pair) for pair in zip(opened, names, strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(got.values()) == list(range(16 * turn + 1, 16 * turn + 17))
+        assert {name: workers.slot_number(connection, name) for name in names} == got
+    for own in opened:
+        own.close()

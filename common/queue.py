@@ -83,7 +83,7 @@ def publish(app: Celery, tickets: Iterable[Ticket], producer: Any = None) -> int
 
 
 def publish_finish(app: Celery, batch: int, partition: str = DEFAULT_PARTITION) -> None:
-    """Ask a worker of the batch's partition to write its results files. Raises kombu's OperationalError."""
+    """Ask a worker of the partition to write the batch's results files. Raises kombu's OperationalError."""
     app.send_task(
         FINISH,
         args=(batch,),

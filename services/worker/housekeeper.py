@@ -85,10 +85,22 @@ class Housekeeper:
         if now - self._asked_to_finish < FINISH_RETRY_SECONDS:
             return
         self._asked_to_finish = now
+        served: list[str] | None = None
         for batch in batches.finishing(self._connection):
-            if not batches.finish_claimed(self._connection, batch):
-                partition = batches.view(self._connection, batch).spec.partition
-                queue.publish_finish(self._app, batch, partition)
+            if batches.finish_claimed(self._connection, batch):
+                continue
+            served = self._served() if served is None else served
+            own = batches.view(self._connection, batch).spec.partition
+            # It takes nothing of the partition but its records: where none of its workers lives, another's does it.
+            queue.publish_finish(self._app, batch, own if own in served or not served else served[0])
+
+    def _served(self) -> list[str]:
+        """The partitions that have slots, those with the most of them first."""
+        slots: dict[str, int] = {}
+        for info in workers.alive(self._connection):
+            for partition in info.partitions if info.slots else ():
+                slots[partition] = slots.get(partition, 0) + info.slots
+        return sorted(slots, key=lambda partition: (-slots[partition], partition))
 
     def _share(self, partition: str) -> None:
         found = ranges.share(self._connection, slice_seconds=self._slice_seconds, partition=partition)

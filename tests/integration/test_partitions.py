@@ -1,8 +1,12 @@
 """Partitions are queues and slots of their own: nothing of one is seen by another."""
 
+import itertools
+from pathlib import Path
+
 from common.ledger import Connection, batches, control, keys, ranges, workers
 from common.ledger.workers import WorkerInfo
-from common.queue import QUEUE, queue_name
+from common.queue import FINISH, QUEUE, make_app, queue_name
+from services.worker.housekeeper import Housekeeper
 from tests.integration.ledger_support import (
     assert_consistent,
     claim,
@@ -83,3 +87,28 @@ def test_a_partition_without_workers_harms_no_other(ledger: Connection) -> None:
     assert run_all(ledger) == [1, 2]
     assert counted(ledger, stuck.id) == {"PENDING": 2}
     assert batches.view(ledger, spec.id).ended
+
+
+def finish_messages(connection: Connection, partition: str) -> int:
+    """How many messages to write results files are in the partition's queue."""
+    found = connection.command("LRANGE", queue_name(partition), 0, -1)
+    return sum(FINISH.encode() in message for message in found)
+
+
+def test_a_batch_whose_partition_has_no_workers_is_finished_by_another(
+    ledger: Connection, redis_url: str, root: Path
+) -> None:
+    """Cancelled where nobody serves it, it ends with its results files; a partition that is served has its own."""
+    clock = itertools.count(0, 60)
+    app = make_app(redis_url)
+    keeper = Housekeeper(ledger, app, "w", root, lease_seconds=60, slice_seconds=1, clock=lambda: float(next(clock)))
+    workers.heartbeat(ledger, WorkerInfo("a", 2, 0, 1, ("cpu",)))
+    # It is leaving: it takes nothing more.
+    workers.heartbeat(ledger, WorkerInfo("b", 0, 0, 2, ("gpu",)))
+    for partition in ("gpu", "cpu"):
+        control.cancel(ledger, submit(ledger, 3, partition=partition).id)
+    keeper.sweep()
+    assert (finish_messages(ledger, "gpu"), finish_messages(ledger, "cpu")) == (0, 2)
+    workers.heartbeat(ledger, WorkerInfo("b", 1, 0, 2, ("gpu",)))
+    keeper.sweep()
+    assert (finish_messages(ledger, "gpu"), finish_messages(ledger, "cpu")) == (1, 3)

@@ -195,18 +195,24 @@ def _history(connection: Connection, batch_id: int, index: int, state: JobState)
     found: list[str] = []
     open_again = not state.terminal or state is JobState.COMPLETED
     for event in reversed(control.events(connection, batch_id)):
-        if not event["first"] <= index < event["first"] + event["count"]:
+        if not control.happened_to(event, index):
             continue
         word = event["kind"].split()[0]
         if word in ("CANCELLED", "ABORTED") and (open_again or word != state.name):
             continue
+        who = f": {event['who']}" if event["who"] else ""
         if word == "requeued,":
             state = JobState[event["kind"].split()[-1]]
             open_again = False
-        who = f": {event['who']}" if event["who"] else ""
+            error = event["errors"].get(str(index), "")
+            who = (f" ({event['reason']})" if event["reason"] else "") + (f": {error}" if error else "")
         kind = event["kind"].strip()
         if kind == "worker lost" and index > event["first"]:
             # Which of its jobs it had done and not committed, nobody knows.
             kind += f" that was at job {event['first']:,} or later, and may not have come to this one"
         found.append(f"{time_text(event['at'])} {kind}{who}")
+    if not found:
+        dtype = record_dtype(batches.view(connection, batch_id).spec.outputs)
+        if table.read(connection, batch_id, index, 1, dtype)[0]["attempt"] > 1:
+            found.append("Earlier history was not kept.")
     return found[::-1]

@@ -113,6 +113,15 @@ def write_synced(path: Path, data: bytes) -> None:
     _sync_directory(path.parent)
 
 
+def publish(source: Path, target: Path) -> None:
+    """Move a synced file into place, in one step that survives a power cut.
+
+    Raises OSError, as when the directory that ``source`` was made in has been removed meanwhile.
+    """
+    source.replace(target)
+    _sync_directory(target.parent)
+
+
 def _sync_directory(place: Path) -> None:
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -267,10 +267,13 @@ def unclaim_finish(connection: Connection, batch_id: int, name: str) -> None:
         connection.command("DEL", key)
 
 
-def finished(connection: Connection, batch_id: int, warnings: Sequence[str] = ()) -> bool:
-    """Note that the batch's results files are written, with these warnings; False if that was so before."""
+def finished(connection: Connection, batch_id: int, ended: float | None, warnings: Sequence[str] = ()) -> bool:
+    """Note that the results files are written, with these warnings, of the batch as it had ``ended``.
+
+    False, and nothing has changed, when that was so before, or when the batch has been requeued since.
+    """
     places = [keys.FINISHING, keys.batch(batch_id), keys.finisher(batch_id)]
-    return bool(connection.run("finished", places, [batch_id, json.dumps(warnings)]))
+    return bool(connection.run("finished", places, [batch_id, json.dumps(warnings), repr(ended)]))
 
 
 def finish_claimed(connection: Connection, batch_id: int) -> bool:

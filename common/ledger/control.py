@@ -13,6 +13,9 @@ from common.statistics import Moments
 Field = Literal["held", "throttle", "priority"]
 # (first, count, state, attempts so far)
 Run = tuple[int, int, JobState, int]
+# Of an error that a requeue takes away so much of its last line is told, bytes.
+MOST_TOLD = 200
+_REASONS = json.dumps([reason.name if reason else "" for reason in Reason])
 
 
 def cancel(
@@ -45,17 +48,28 @@ def requeue(
     """Make jobs of a terminal state PENDING again; each run lies within one table segment.
 
     With COMPLETED jobs among them the batch must have ended, and ``statistics`` are those of the jobs that stay. None,
-    and nothing has changed, when a job is no longer in the state that was expected.
+    and nothing has changed, when a job is no longer in the state that was expected, or the batch has ended and its
+    results files are not written yet.
     """
     given: list[Any] = [[first, count, int(state), state.name, attempts] for first, count, state, attempts in runs]
     reply = connection.run(
         "requeue",
         [keys.batch(batch_id), keys.ACTIVE, keys.FINISHING, keys.statistics(batch_id), keys.failures(batch_id)],
-        [batch_id, json.dumps(given), "" if statistics is None else json.dumps(statistics)],
+        [batch_id, json.dumps(given), "" if statistics is None else json.dumps(statistics), _REASONS, MOST_TOLD],
     )
     return None if reply[0] == b"moved" else tickets(connection, reply[1:])
 
 
 def events(connection: Connection, batch_id: int) -> list[dict[str, Any]]:
-    """What happened to jobs of the batch: ``{"at", "kind", "first", "count", "who"}``, the oldest first."""
+    """What happened to jobs of the batch: ``{"at", "kind", "first", "count", "who"}``, the oldest first.
+
+    With ``runs`` it happened to those only (:func:`happened_to`). A requeue has the jobs' former ``reason`` and, by
+    index as text, the last line of the ``errors`` that were kept.
+    """
     return [json.loads(text) for text in connection.command("LRANGE", keys.events(batch_id), 0, -1)]
+
+
+def happened_to(event: Mapping[str, Any], index: int) -> bool:
+    """Whether this event happened to this job."""
+    runs = event.get("runs") or [event["first"], event["count"]]
+    return any(first <= index < first + count for first, count in zip(runs[::2], runs[1::2], strict=True))

@@ -6,7 +6,7 @@ names, since which batch a claim serves is decided inside the script. Comments w
 
 # One more whenever a key's type or meaning changes. To the new version the ledger of an older one is not there, and
 # it rebuilds the batches from the volume, as when Redis was emptied.
-LAYOUT = 2
+LAYOUT = 3
 PREFIX = f"bs{LAYOUT}:"
 
 # string: the highest batch id given out. Never expires.
@@ -82,7 +82,10 @@ def closed(batch_id: int) -> str:
 
 
 def events(batch_id: int) -> str:
-    """List of JSON: what happened to jobs of the batch, the last thousand. Written by ``event`` in lib.lua."""
+    """List of JSON: what happened to jobs of the batch, the last thousand. Written by ``event`` in lib.lua.
+
+    ``first``, ``count`` and, when it happened to only some of these jobs, ``runs``: first, count of each.
+    """
     return f"{PREFIX}batch:{batch_id}:events"
 
 

@@ -1,9 +1,14 @@
 """Write a batch's results files once its last job has ended: streaming, in memory that does not grow with the batch.
 
 Only the quantiles in ``summary.json`` need an output's values at once, 8 bytes a job, one output after the other.
+
+Whoever is suspended at it may wake when another has finished the batch, and its jobs have been made to run again. So
+all goes through a directory of its own within the staging directory, which is gone by then: nothing of what it had read
+reaches the batch's files. It also asks before each step, and the ledger takes the end only of what has not run since.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,62 +35,110 @@ CLAIM_SECONDS = 10.0
 MOST_JOBS_AT_ONCE = 2**25
 
 
+class _Superseded(Exception):
+    """Another writes the results files, or they would not be those of the batch as it is now."""
+
+
+class _Claim:
+    """The right to write a batch's results files, as it had ended in ``view``; for some seconds at a time."""
+
+    def __init__(self, connection: Connection, view: BatchView, name: str) -> None:
+        self._connection = connection
+        self._view = view
+        self._name = name
+        #: What is made on the way lies under this name.
+        self.directory = f".finish-{name.replace('/', '-')}"
+
+    def renew(self) -> None:
+        """Take it, or keep it for longer. Raises :class:`_Superseded`."""
+        batch_id = self._view.spec.id
+        if not batches.claim_finish(self._connection, batch_id, self._name, seconds=CLAIM_SECONDS):
+            raise _Superseded
+        now = batches.view(self._connection, batch_id)
+        if now.finished or now.ended != self._view.ended:
+            raise _Superseded
+
+    def give_up(self) -> None:
+        """Whoever tries next need not wait until it runs out."""
+        batches.unclaim_finish(self._connection, self._view.spec.id, self._name)
+
+
 def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool:
     """Write ``results.csv``, ``results.parquet``, of a sweep ``points.csv``, and, last, ``summary.json``.
 
-    False when another process does it.
+    False when another process does it, or did, or the batch has been requeued meanwhile.
 
     Raises OSError when the volume refuses; the housekeeper has it tried again.
     """
     view = batches.view(connection, batch_id)
-    if view.finished or not view.ended or not batches.claim_finish(connection, batch_id, name, seconds=CLAIM_SECONDS):
+    if view.finished or not view.ended:
         return False
+    claim = _Claim(connection, view, name)
     try:
-        warnings = _write(connection, root, view, name)
+        claim.renew()
+        warnings = _write(connection, root, view, claim)
+        if batches.finished(connection, batch_id, view.ended, warnings):
+            return True
+    except _Superseded:
+        pass
     except OSError:
-        # Whoever tries next need not wait until our claim runs out.
-        batches.unclaim_finish(connection, batch_id, name)
-        raise
-    return batches.finished(connection, batch_id, warnings)
+        if not _is_over(claim):
+            raise
+    claim.give_up()
+    return False
 
 
-def _write(connection: Connection, root: Path, view: BatchView, name: str) -> list[str]:
+def _is_over(claim: _Claim) -> bool:
+    """Whether the volume refused because another has finished meanwhile, and removed what we worked in."""
+    try:
+        claim.renew()
+    except _Superseded:
+        return True
+    claim.give_up()
+    return False
+
+
+def _write(connection: Connection, root: Path, view: BatchView, claim: _Claim) -> list[str]:
     batch_id = view.spec.id
     place = outputs.locate(root, view.spec)
     # In the staging directory, if it is still there: once the files of a batch are moved away, nothing new comes.
     staged = place / f".staging-{batch_id}"
-    work = staged if staged.is_dir() else place
+    work = (staged if staged.is_dir() else place) / claim.directory
+    work.mkdir(exist_ok=True)
     inspection = Inspection(view)
-    found = _write_tables(connection, view, work, name, inspection)
+    found = _write_tables(connection, view, work, claim, inspection)
     warnings = inspection.texts()
-    summary = _summary(view) | {"outputs": _outputs(connection, view, found, name), "warnings": warnings}
+    summary = _summary(view) | {"outputs": _outputs(connection, view, found, claim), "warnings": warnings}
+    outputs.write_synced(work / outputs.SUMMARY_NAME, json.dumps(summary, indent=2).encode() + b"\n")
+    claim.renew()
     for file in ("results.csv", "results.parquet", *(["points.csv"] if has_points(view.spec) else [])):
-        (work / f".{file}.tmp").rename(place / file)
+        (work / file).rename(place / file)
     if view.spec.output_mode == "packed":
-        packed_index.write_index(place, view.spec.jobs, _completed(connection, view))
+        completed = _completed(connection, view)
+        claim.renew()
+        packed_index.write_index(place, view.spec.jobs, completed)
     elif view.counters[JobState.COMPLETED] < view.spec.jobs:
-        _remove_strays(connection, view, place)
-    outputs.write_synced(place / outputs.SUMMARY_NAME, json.dumps(summary, indent=2).encode() + b"\n")
+        _remove_strays(connection, view, place, work, claim)
+    outputs.publish(work / outputs.SUMMARY_NAME, place / outputs.SUMMARY_NAME)
+    shutil.rmtree(work)
+    # It may be that of slots that run jobs again.
+    claim.renew()
     outputs.remove_staging(root, view.spec)
     return warnings
 
 
 def _write_tables(
-    connection: Connection, view: BatchView, work: Path, name: str, inspection: Inspection
+    connection: Connection, view: BatchView, work: Path, claim: _Claim, inspection: Inspection
 ) -> dict[str, Moments]:
     found: dict[str, Moments] = {}
     parameters = swept(view.spec)
     schema, plain = _schema(view.spec, parameters), pa.csv.WriteOptions(quoting_style="needed")
-
-    def renew() -> None:
-        batches.claim_finish(connection, view.spec.id, name, seconds=CLAIM_SECONDS)
-
     with (
-        pa.csv.CSVWriter(work / ".results.csv.tmp", schema, write_options=plain) as as_csv,
-        pa.parquet.ParquetWriter(work / ".results.parquet.tmp", schema) as as_parquet,
+        pa.csv.CSVWriter(work / "results.csv", schema, write_options=plain) as as_csv,
+        pa.parquet.ParquetWriter(work / "results.parquet", schema) as as_parquet,
     ):
         for first, records in _chunks(connection, view.spec):
-            renew()
+            claim.renew()
             names = workers.slot_names(connection)
             rows = pa.table(_columns(view, first, records, names, parameters), schema=schema)
             as_csv.write_table(rows)
@@ -94,7 +147,7 @@ def _write_tables(
             collect(found, good, view.spec.outputs)
             inspection.add_records(good)
     if has_points(view.spec):
-        write_points(connection, view.spec, work / ".points.csv.tmp", parameters, inspection, renew)
+        write_points(connection, view.spec, work / "points.csv", parameters, inspection, claim.renew)
     elif not view.spec.sweep:
         inspection.add_moments(found, view.counters[JobState.COMPLETED])
     return found
@@ -106,13 +159,26 @@ def _completed(connection: Connection, view: BatchView) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _remove_strays(connection: Connection, view: BatchView, place: Path) -> None:
-    """Remove the CSVs that slots wrote and could not commit, because the jobs were cancelled or given up meanwhile."""
+def _remove_strays(connection: Connection, view: BatchView, place: Path, work: Path, claim: _Claim) -> None:
+    """Remove the CSVs that slots wrote and could not commit, because the jobs were cancelled or given up meanwhile.
+
+    They are moved to where all of our own is removed: if that is gone, they may be of jobs that have run since.
+    """
     present = results.open_store(place, view.spec).present(view.spec.jobs)
     for first, records in _chunks(connection, view.spec):
         stray = present[first - 1 : first - 1 + len(records)] & (records["state"] != JobState.COMPLETED)
+        claim.renew()
         for position in np.flatnonzero(stray):
-            (place / outputs.job_name(first + int(position))).unlink(missing_ok=True)
+            _move(place / outputs.job_name(first + int(position)), work)
+
+
+def _move(file: Path, work: Path) -> None:
+    try:
+        file.rename(work / file.name)
+    except FileNotFoundError:
+        # Gone already; or it is our directory that is.
+        if not work.is_dir():
+            raise
 
 
 def _chunks(connection: Connection, spec: BatchSpec) -> Iterator[tuple[int, np.ndarray]]:
@@ -152,11 +218,11 @@ def _columns(
     return [pa.array(column) for column in columns]
 
 
-def _outputs(connection: Connection, view: BatchView, found: dict[str, Moments], name: str) -> dict[str, Any]:
+def _outputs(connection: Connection, view: BatchView, found: dict[str, Moments], claim: _Claim) -> dict[str, Any]:
     """Each output's moments, and, as NumPy says of the whole column, its estimates."""
     said: dict[str, Any] = {}
     for output, values in found.items():
-        batches.claim_finish(connection, view.spec.id, name, seconds=CLAIM_SECONDS)
+        claim.renew()
         said[output] = values._asdict()
         if view.spec.jobs > MOST_JOBS_AT_ONCE:
             said[output]["standard_deviation"] = values.standard_deviation

@@ -1,7 +1,7 @@
 """A slot's steps on the ledger by hand: submit, claim, commit; no files, no messages; and what must always be true."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from common.audit import audit
 from common.batch import BatchSpec, JobState, Reason
-from common.ledger import Connection, batches, keys, ranges, table
+from common.ledger import Connection, batches, control, keys, ranges, table
 from common.ledger.batches import BatchView
+from common.ledger.control import Run
 from common.ledger.ranges import DEFAULT_PARTITION, Lease, Ticket, Verdict
 from common.ledger.table import record_dtype, record_packer
+from common.statistics import Moments
 from tests.support import OUTPUTS, slice_of
 
 SLICE_SECONDS = 1.0
@@ -133,6 +135,21 @@ def run_all(connection: Connection, *, partition: str = DEFAULT_PARTITION, faile
         commit(connection, lease, lease.count, failed=[index for index in failed if index in span])
         ran += span
     return ran
+
+
+def finished(connection: Connection, batch: int) -> bool:
+    """Note that the results files of a batch are written, if it has ended; here nobody writes any."""
+    view = batches.view(connection, batch)
+    return bool(view.ended) and batches.finished(connection, batch, view.ended)
+
+
+def requeue(
+    connection: Connection, batch: int, runs: Sequence[Run], kept: Mapping[str, Moments] | None = None
+) -> list[Ticket] | None:
+    """Make jobs run again that have ended, of a batch that still runs or is finished."""
+    if batches.exists(connection, batch):
+        finished(connection, batch)
+    return control.requeue(connection, batch, runs, kept)
 
 
 def spans(connection: Connection, place: str) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from common.ledger import Connection, batches, ranges
 from common.options import read_options
 from common.submission import Submitter
 from services.worker.finish import finish as write_results
-from tests.integration.ledger_support import assert_consistent, commit, run_all, states, take
+from tests.integration.ledger_support import assert_consistent, commit, finished, run_all, states, take
 from tests.integration.recovery_support import assert_whole, run_jobs
 from tests.support import counted, files
 
@@ -183,7 +183,7 @@ def test_very_many_missing_results_are_run_again(
     """More runs than one step of the ledger takes."""
     spec = submit(submitter, 2 * MOST_RUNS + 200)
     run_all(ledger)
-    batches.finished(ledger, spec.id)
+    finished(ledger, spec.id)
     for index in range(1, spec.jobs + 1, 2):
         outputs.JobWriter(root, spec, "t", "none").close()
         with outputs.JobWriter(root, spec, "t", "none") as writer:

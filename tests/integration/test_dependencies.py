@@ -13,6 +13,7 @@ from tests.integration.ledger_support import (
     claim,
     commit,
     ids,
+    requeue,
     run_all,
     spans,
     states,
@@ -41,7 +42,7 @@ def rerun(connection: Connection, batch: int) -> None:
     """Requeue all jobs of a batch that have not completed."""
     found = [(index, JobState[name]) for index, name in enumerate(states(connection, batch), 1)]
     runs = [(index, 1, state, 1) for index, state in found if state.terminal and state is not JobState.COMPLETED]
-    assert control.requeue(connection, batch, runs) is not None
+    assert requeue(connection, batch, runs) is not None
 
 
 @pytest.mark.parametrize("how", ["ok", "failed", "timeout", "cancelled"])
@@ -400,7 +401,7 @@ def test_a_follower_that_runs_again_waits_again_and_counts_on(ledger: Connection
     commit(ledger, failed, 2, failed=[1, 2])
     control.cancel(ledger, spec.id, 3, 4)
     runs = [(1, 2, JobState.FAILED, failed.attempt), (3, 2, JobState.CANCELLED, 0)]
-    assert control.requeue(ledger, spec.id, runs) == []
+    assert requeue(ledger, spec.id, runs) == []
     follow(ledger, queue.make_app(redis_url), Path("outputs"))
     again = take(ledger, spec.id)
     assert (again.batch, again.first, again.count, again.attempt) == (spec.id, 1, 2, failed.attempt + 1)

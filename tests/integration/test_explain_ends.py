@@ -12,7 +12,7 @@ from common.ledger import Connection, batches, control, keys, ranges
 from common.ledger.ranges import MAX_FAILURES_KEPT, Lease
 from common.ledger.table import record_dtype
 from tests.integration.explain_support import check
-from tests.integration.ledger_support import claim, commit, expire, run_all, strike, submit, take
+from tests.integration.ledger_support import claim, commit, expire, requeue, run_all, strike, submit, take
 from tests.support import OUTPUTS, slice_of
 
 
@@ -142,7 +142,7 @@ def test_cancelled(ledger: Connection) -> None:
     check(found, "CANCELLED", "", "CANCELLED")
     assert f"batchsim requeue {spec.id} --state CANCELLED" in found.advice
     assert not any("CANCELLED" in line for line in explain_job(ledger, spec.id, 1).details)
-    assert control.requeue(ledger, spec.id, [(3, 2, JobState.CANCELLED, 0)]) is not None
+    assert requeue(ledger, spec.id, [(3, 2, JobState.CANCELLED, 0)]) is not None
     run_all(ledger)
     again = explain_job(ledger, spec.id, 4)
     check(again, "COMPLETED", "", "CANCELLED", "requeued, was CANCELLED")

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from common import queue
+from common.audit import audit
 from common.batch import BatchSpec, JobState
+from common.control import Controller
 from common.errors import BatchSimError
 from common.ledger import Connection, batches, control, keys, ranges, workers
 from common.ledger.table import read, record_dtype
@@ -19,7 +21,8 @@ from common.settings import Settings
 from common.submission import Submitter
 from services.worker import finish as finish_module
 from services.worker.finish import finish
-from tests.support import OUTPUTS, slice_of
+from tests.integration.recovery_support import SEED, assert_whole, run_jobs, write_job
+from tests.support import OUTPUTS, dump, expected_files, files, slice_of
 from tests.support import finish as complete
 
 JOBS = 100
@@ -241,3 +244,79 @@ def test_an_unknown_batch(connection: Connection, root: Path) -> None:
     with pytest.raises(BatchSimError, match="no batch 7"):
         finish(connection, root, 7, "w")
     assert list(root.iterdir()) == []
+
+
+def strayed(submitter: Submitter, connection: Connection, root: Path) -> BatchSpec:
+    """An ended batch whose job 2 was written, and cancelled before it could be committed."""
+    spec = submitter.submit(4, SEED)
+    write_job(root, spec, 2)
+    control.cancel(connection, spec.id, 2, 2)
+    run_jobs(connection, root, spec.id)
+    return spec
+
+
+def test_strays_are_removed(submitter: Submitter, connection: Connection, root: Path) -> None:
+    """A cancelled job has no CSV, and the others' are whole."""
+    spec = strayed(submitter, connection, root)
+    assert finish(connection, root, spec.id, "w")
+    assert sorted(files(root / str(spec.id))) == ["job_1.csv", "job_3.csv", "job_4.csv"]
+    assert audit(connection, root, spec.id) == []
+
+
+STEPS = ["_outputs", "_remove_strays", "_move"]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_finisher_that_slept_while_the_batch_ran_again(
+    submitter: Submitter,
+    connection: Connection,
+    redis_url: str,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    ended: bool,
+) -> None:
+    """Wherever it slept: what it had read is not the batch any more, so it changes neither its files nor its end."""
+    spec = strayed(submitter, connection, root)
+    place, real = root / str(spec.id), getattr(finish_module, step)
+
+    def meanwhile() -> None:
+        connection.command("DEL", keys.finisher(spec.id))
+        assert finish(connection, root, spec.id, "v")
+        assert Controller(connection, queue.make_app(redis_url), root).requeue(spec.id, [JobState.CANCELLED]) == 1
+        if ended:
+            assert run_jobs(connection, root, spec.id) == [2]
+        else:
+            write_job(root, spec, 2)
+
+    def slept(*given: object) -> object:
+        monkeypatch.setattr(finish_module, step, real)
+        meanwhile()
+        return real(*given)
+
+    monkeypatch.setattr(finish_module, step, slept)
+    assert not finish(connection, root, spec.id, "w")
+    assert files(place) == expected_files(SEED, 4)
+    assert not (place / "summary.json").exists()
+    assert not batches.view(connection, spec.id).finished
+    assert not batches.finish_claimed(connection, spec.id)
+    run_jobs(connection, root, spec.id)
+    assert_whole(connection, root, spec)
+
+
+def test_an_end_that_is_over_is_not_finished(submitter: Submitter, connection: Connection) -> None:
+    """The ledger takes the word only of who has read the batch as it ended last, and leaves another's claim to him."""
+    spec = submitter.submit(2)
+    run(connection, spec.id, most=2)
+    first = batches.view(connection, spec.id).ended
+    assert batches.finished(connection, spec.id, first)
+    assert control.requeue(connection, spec.id, [(1, 2, JobState.COMPLETED, 1)], {})
+    assert not batches.finished(connection, spec.id, first), "it runs"
+    run(connection, spec.id, most=2)
+    assert batches.claim_finish(connection, spec.id, "another", seconds=60)
+    before = dump(connection)
+    assert not batches.finished(connection, spec.id, first)
+    assert not batches.finished(connection, spec.id, None)
+    assert dump(connection) == before
+    assert batches.finished(connection, spec.id, batches.view(connection, spec.id).ended)

@@ -33,6 +33,7 @@ from tests.integration.ledger_support import (
     states,
     strike,
 )
+from tests.integration.ledger_support import finished as note_finished
 
 CHOICE = st.integers(0, 10**6)
 MOST_BATCHES = 4
@@ -134,10 +135,13 @@ class LedgerSteps(RuleBasedStateMachine):
         """All jobs of a state, job by job."""
         spec = self._spec(choice)
         chosen = [i for i, name in enumerate(states(self.connection, spec.id), 1) if name == which.name]
-        if finished and batches.view(self.connection, spec.id).ended:
-            batches.finished(self.connection, spec.id)
+        if finished:
+            note_finished(self.connection, spec.id)
+        view = batches.view(self.connection, spec.id)
         if chosen:
-            assert control.requeue(self.connection, spec.id, [(i, 1, which, 1) for i in chosen]) is not None
+            done = control.requeue(self.connection, spec.id, [(i, 1, which, 1) for i in chosen])
+            # Somebody is writing the results of what has ended and is not finished.
+            assert (done is None) == bool(view.ended and not view.finished)
 
     # ---- slots ------------------------------------------------------------------------------------------------------
 
@@ -222,9 +226,7 @@ class LedgerSteps(RuleBasedStateMachine):
     @rule(choice=CHOICE)
     def finish(self, choice: int) -> None:
         """The results files of a batch that has ended are written."""
-        spec = self._spec(choice)
-        if batches.view(self.connection, spec.id).ended:
-            batches.finished(self.connection, spec.id)
+        note_finished(self.connection, self._spec(choice).id)
 
     # ---- what must be true ------------------------------------------------------------------------------------------
 

@@ -1,10 +1,13 @@
 """Jobs that ended are run again, in the ledger: who they are stays, and how often they were tried."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from common.batch import JobState
-from common.ledger import Connection, batches, control, keys
+from common.explain import explain_job
+from common.ledger import Connection, batches, control, keys, ranges
 from common.ledger.control import Run
 from common.ledger.table import SEGMENT_JOBS, read, record_dtype
 from common.statistics import moments
@@ -12,13 +15,15 @@ from tests.integration.ledger_support import (
     assert_consistent,
     claim,
     commit,
+    finished,
+    requeue,
     run_all,
     states,
     strike,
     submit,
     take,
 )
-from tests.support import OUTPUTS, counted, dump
+from tests.support import OUTPUTS, counted, dump, slice_of
 
 S = JobState
 
@@ -38,8 +43,7 @@ def test_each_state_can_be_run_again(ledger: Connection, state: JobState) -> Non
     run_all(ledger)
     which = [index for index, name in enumerate(states(ledger, spec.id), 1) if name == state.name]
     recorded = state not in (S.CANCELLED, S.ABORTED)
-    batches.finished(ledger, spec.id)
-    tickets = control.requeue(ledger, spec.id, [(which[0], len(which), state, int(recorded))])
+    tickets = requeue(ledger, spec.id, [(which[0], len(which), state, int(recorded))])
     assert [(t.first, t.count) for t in tickets or []] == [(which[0], len(which))]
     view = batches.view(ledger, spec.id)
     assert (view.ended, view.finished, view.counters[state]) == (None, None, 0)
@@ -60,7 +64,7 @@ def test_the_attempts_go_on_counting(ledger: Connection) -> None:
         assert lease.attempt == attempt
         commit(ledger, lease, 1, failed=[1])
         if attempt < 4:
-            assert control.requeue(ledger, spec.id, [(1, 1, S.FAILED, attempt)])
+            assert requeue(ledger, spec.id, [(1, 1, S.FAILED, attempt)])
             assert batches.failures(ledger, spec.id) == {}
     kinds = [event["kind"] for event in control.events(ledger, spec.id)]
     assert kinds == ["requeued, was FAILED"] * 3
@@ -71,7 +75,7 @@ def test_a_part_of_a_running_batch(ledger: Connection) -> None:
     spec = submit(ledger, 20, ranges=[(1, 10), (11, 10)])
     held, lease = take(ledger), take(ledger)
     commit(ledger, lease, 10, failed=[12, 13, 17])
-    assert control.requeue(ledger, spec.id, [(12, 2, S.FAILED, 1)])
+    assert requeue(ledger, spec.id, [(12, 2, S.FAILED, 1)])
     assert counted(ledger, spec.id) == {"COMPLETED": 7, "FAILED": 1, "PENDING": 11, "RUNNING": 1}
     assert_consistent(ledger)
     commit(ledger, held, 10)
@@ -85,7 +89,7 @@ def test_a_part_of_what_was_cancelled(ledger: Connection) -> None:
     spec = submit(ledger, 20, ranges=[(1, 20)])
     control.cancel(ledger, spec.id)
     runs: list[Run] = [(3, 2, S.CANCELLED, 0), (10, 1, S.CANCELLED, 0), (20, 1, S.CANCELLED, 0)]
-    assert len(control.requeue(ledger, spec.id, runs) or []) == 3
+    assert len(requeue(ledger, spec.id, runs) or []) == 3
     assert_consistent(ledger)
     assert run_all(ledger) == [3, 4, 10, 20]
     assert [i for i, name in enumerate(states(ledger, spec.id), 1) if name == "COMPLETED"] == [3, 4, 10, 20]
@@ -123,9 +127,9 @@ def test_twice_is_moved(ledger: Connection) -> None:
     """The second of two people who run the same jobs again is told so."""
     spec = submit(ledger, 1)
     commit(ledger, take(ledger), 1, failed=[1])
-    assert control.requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)])
+    assert requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)])
     before = dump(ledger)
-    assert control.requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)]) is None
+    assert requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)]) is None
     assert dump(ledger) == before
 
 
@@ -137,7 +141,7 @@ def test_completed_jobs_take_their_part_of_the_statistics_with_them(ledger: Conn
         commit(ledger, lease, lease.count, value=value)
     stay = np.array([1.0] * 3 + [4.0] * 4)
     kept = {"sum": moments(stay), "mean": moments(stay / 10)}
-    assert control.requeue(ledger, spec.id, [(4, 3, S.COMPLETED, 1)], kept)
+    assert requeue(ledger, spec.id, [(4, 3, S.COMPLETED, 1)], kept)
     assert batches.statistics(ledger, spec.id, OUTPUTS) == kept
     assert_consistent(ledger)
     commit(ledger, take(ledger), 3, value=2.0)
@@ -150,7 +154,7 @@ def test_completed_jobs_of_an_open_batch_are_not_run_again(ledger: Connection) -
     spec = submit(ledger, 2)
     commit(ledger, take(ledger), 1)
     before = dump(ledger)
-    assert control.requeue(ledger, spec.id, [(1, 1, S.COMPLETED, 1)], {}) is None
+    assert requeue(ledger, spec.id, [(1, 1, S.COMPLETED, 1)], {}) is None
     assert dump(ledger) == before
 
 
@@ -158,8 +162,88 @@ def test_all_completed_jobs_again_leave_no_statistics(ledger: Connection) -> Non
     """There is nothing left to speak of."""
     spec = submit(ledger, 2, ranges=[(1, 2)])
     commit(ledger, take(ledger), 2)
-    assert control.requeue(ledger, spec.id, [(1, 2, S.COMPLETED, 1)], {})
+    assert requeue(ledger, spec.id, [(1, 2, S.COMPLETED, 1)], {})
     assert not ledger.command("EXISTS", keys.statistics(spec.id))
+
+
+def test_while_its_results_are_written_it_is_moved(ledger: Connection) -> None:
+    """Whoever writes them has read the records: not one byte in Redis differs until he is done."""
+    spec = submit(ledger, 2, ranges=[(1, 2)])
+    commit(ledger, take(ledger), 2, failed=[1])
+    before = dump(ledger)
+    assert control.requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)]) is None
+    assert dump(ledger) == before
+    finished(ledger, spec.id)
+    assert control.requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)])
+
+
+def test_what_there_was_is_told_however_many_they_are(ledger: Connection) -> None:
+    """One event for all of a step with one state and reason: each job's former end, and the error that was kept."""
+    spec = submit(ledger, 3000, ranges=[(1, 3000)])
+    control.cancel(ledger, spec.id, 2000, 2001)
+    lease = take(ledger)
+    while True:
+        failed = [index for index in range(lease.first, lease.first + lease.count) if index % 2]
+        if commit(ledger, lease, lease.count, failed=failed).ended:
+            break
+        lease = take(ledger)
+    runs: list[Run] = [(i, 1, S.FAILED, 1) for i in range(1, 3000, 2) if i != 2001]
+    assert requeue(ledger, spec.id, [*runs, (2000, 2, S.CANCELLED, 0)])
+    kinds = [event["kind"] for event in control.events(ledger, spec.id)]
+    assert kinds == ["CANCELLED ", "requeued, was FAILED", "requeued, was CANCELLED"]
+    told = control.events(ledger, spec.id)[1]
+    assert [index for index in range(1, 3001) if control.happened_to(told, index)] == [first for first, *_ in runs]
+    assert (told["first"], told["count"]) == (1, 2999)
+    assert batches.failures(ledger, spec.id) == {}
+    run_all(ledger)
+    assert "requeued, was FAILED: ValueError: made by hand" in explain_job(ledger, spec.id, 1).details[-1]
+    assert explain_job(ledger, spec.id, 2999).details[-1].endswith("requeued, was FAILED"), "only 1000 errors are kept"
+    assert explain_job(ledger, spec.id, 2000).details[-1].endswith("requeued, was CANCELLED")
+    assert not any("requeued" in line for line in explain_job(ledger, spec.id, 2).details)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("Traceback:\n  File x\nKeyError: 'a'\n\n", "KeyError: 'a'"),
+        ("one line", "one line"),
+        ("  \n", ""),
+        ("é" * 150, "é" * 100 + "…"),
+        ("x" + "é" * 150, "x" + "é" * 99 + "…"),
+        ("y" * 200, "y" * 200),
+    ],
+)
+def test_the_last_line_of_an_error_is_told(ledger: Connection, error: str, told: str) -> None:
+    """Bounded, and cut between two characters."""
+    spec = submit(ledger, 1)
+    work = replace(slice_of(1, [1.0], failed=[1]), failures={1: error})
+    ranges.commit(ledger, take(ledger), work, lease_seconds=60, slice_seconds=1)
+    assert requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)])
+    [event] = control.events(ledger, spec.id)
+    assert event["errors"] == {"1": told}
+
+
+def test_the_reason_is_told(ledger: Connection) -> None:
+    """Of a record by its code, of what was closed by its name; each has its event."""
+    spec = submit(ledger, 4, ranges=[(1, 4)], max_fails=0)
+    strike(ledger, take(ledger), 2, state=S.TIMEOUT)
+    runs: list[Run] = [(3, 2, S.ABORTED, 0), (1, 1, S.ABORTED, 0), (2, 1, S.TIMEOUT, 1)]
+    assert requeue(ledger, spec.id, runs)
+    found = {event["kind"].split()[-1]: event.get("reason") for event in control.events(ledger, spec.id)[-2:]}
+    assert found == {"ABORTED": "MaxFails", "TIMEOUT": "TimeLimit"}
+    assert "requeued, was TIMEOUT (TimeLimit): it died" in explain_job(ledger, spec.id, 2).details[-1]
+    assert "requeued, was ABORTED (MaxFails)" in explain_job(ledger, spec.id, 4).details[-1]
+
+
+def test_a_history_that_was_not_kept_is_said_to_be(ledger: Connection) -> None:
+    """A second attempt of which nothing is known any more; a first one has no history."""
+    spec = submit(ledger, 2, ranges=[(1, 2)])
+    commit(ledger, take(ledger), 2, failed=[1])
+    assert requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)])
+    run_all(ledger)
+    ledger.command("DEL", keys.events(spec.id))
+    assert explain_job(ledger, spec.id, 1).details[-1] == "Earlier history was not kept."
+    assert "Earlier history was not kept." not in explain_job(ledger, spec.id, 2).details
 
 
 def test_runs_on_both_sides_of_a_segment_border(ledger: Connection) -> None:
@@ -169,7 +253,7 @@ def test_runs_on_both_sides_of_a_segment_border(ledger: Connection) -> None:
     control.cancel(ledger, spec.id, 1, SEGMENT_JOBS - 5)
     commit(ledger, take(ledger), 15, failed=range(SEGMENT_JOBS - 1, SEGMENT_JOBS + 3))
     runs: list[Run] = [(SEGMENT_JOBS - 1, 2, S.FAILED, 1), (SEGMENT_JOBS + 1, 2, S.FAILED, 1)]
-    assert control.requeue(ledger, spec.id, runs)
+    assert requeue(ledger, spec.id, runs)
     assert_consistent(ledger)
     assert run_all(ledger) == [SEGMENT_JOBS - 1, SEGMENT_JOBS, SEGMENT_JOBS + 1, SEGMENT_JOBS + 2]
 
@@ -179,5 +263,5 @@ def test_a_requeue_obeys_hold_and_throttle(ledger: Connection) -> None:
     spec = submit(ledger, 4, ranges=[(1, 1), (2, 1), (3, 2)], throttle=1)
     commit(ledger, take(ledger), 1, failed=[1])
     take(ledger)
-    assert control.requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)]) == []
+    assert requeue(ledger, spec.id, [(1, 1, S.FAILED, 1)]) == []
     assert claim(ledger) is None

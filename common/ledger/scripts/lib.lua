@@ -33,10 +33,12 @@ local function text(x) return string.format('%.17g', x) end
 -- A field of a hash as a number; 0 when it is not there.
 local function number(key, field) return tonumber(redis.call('HGET', key, field) or '0') end
 
--- Notes what happened to jobs of a batch, for those who ask why; only the last ones are kept.
-local function event(id, kind, first, count, who)
-  local key = batch_key(id) .. ':events'
-  redis.call('RPUSH', key, cjson.encode({at = now(), kind = kind, first = first, count = count, who = who or ''}))
+-- Notes what happened to jobs of a batch, for those who ask why; only the last ones are kept. `more` has further fields, as
+-- `runs`, when it happened to only some of the jobs from first on: first, count of each run, one after the other.
+local function event(id, kind, first, count, who, more)
+  local key, said = batch_key(id) .. ':events', more or {}
+  said.at, said.kind, said.first, said.count, said.who = now(), kind, first, count, who or ''
+  redis.call('RPUSH', key, cjson.encode(said))
   redis.call('LTRIM', key, -MOST_EVENTS, -1)
 end
 

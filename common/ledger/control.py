@@ -25,7 +25,15 @@ def cancel(
 
     Returns how many that were, and the ranges to publish that were cut. Costs the number of ranges, not of jobs.
     """
-    reply = connection.run("cancel", [keys.batch(batch_id)], [batch_id, first, last, state])
+    return cancel_spans(connection, batch_id, [(first, last)], state=state)
+
+
+def cancel_spans(
+    connection: Connection, batch_id: int, spans: Sequence[tuple[int, int]], *, state: str = ""
+) -> tuple[int, list[Ticket]]:
+    """As :func:`cancel`, of all jobs in ``spans`` of (first, last) in one step; they must be in order and apart."""
+    numbers = [number for span in spans for number in span]
+    reply = connection.run("cancel", [keys.batch(batch_id)], [batch_id, state, *numbers])
     return int(reply[0]), tickets(connection, reply[1:])
 
 

@@ -184,3 +184,56 @@ def test_the_cost_does_not_depend_on_the_jobs(ledger: Connection) -> None:
         costs.append(commands(ledger) - before)
         ledger.command("FLUSHALL")
     assert costs[0] == costs[1]
+
+
+SCATTERED = [
+    [(2, 2), (4, 4), (6, 6)],
+    [(1, 1), (3, 8), (10, 10), (14, 15), (19, 20)],
+    [(1, 20)],
+    [(5, 6), (11, 12), (20, 99)],
+]
+
+
+@pytest.mark.parametrize("state", ["", "PENDING", "RUNNING"])
+@pytest.mark.parametrize("spans", SCATTERED, ids=str)
+def test_several_spans_in_one_step_are_as_one_after_the_other(
+    ledger: Connection, spans: list[tuple[int, int]], state: str
+) -> None:
+    """Whatever ranges they meet, and one range several of them; the step is told once, with the spans."""
+    one = everywhere(ledger)
+    want = sum(control.cancel(ledger, one.id, *span, state=state)[0] for span in spans)
+    wanted = states(ledger, one.id)
+    ledger.command("FLUSHALL")
+    other = everywhere(ledger)
+    done, _ = control.cancel_spans(ledger, other.id, spans, state=state)
+    assert (done, states(ledger, other.id)) == (want, wanted)
+    events = [event for event in control.events(ledger, other.id) if event["kind"].startswith("CANCELLED")]
+    assert len(events) == bool(done)
+    named = {index for first, last in spans for index in range(first, min(last, 20) + 1)}
+    for event in events:
+        assert {index for index in range(1, 21) if control.happened_to(event, index)} == named
+    assert_consistent(ledger)
+
+
+def test_the_tickets_of_several_spans_are_for_what_is_left(ledger: Connection) -> None:
+    """Of one waiting range and three holes in it: what is behind each."""
+    spec = waiting(ledger)
+    done, tickets = control.cancel_spans(ledger, spec.id, [(1, 1), (3, 3), (5, 5)])
+    assert done == 3
+    assert sorted((ticket.first, ticket.count) for ticket in tickets) == [(2, 1), (4, 1), (6, 1)]
+    assert sorted(run_all(ledger)) == [2, 4, 6]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_scattered_jobs_cost_what_they_are_many(ledger: Connection, held: bool) -> None:
+    """Twice as many spans take about twice as many commands, not four times."""
+    costs = []
+    for many in (200, 400):
+        spec = submit(ledger, 2 * many + 1, ranges=[(1, 2 * many + 1)])
+        if held:
+            take(ledger, spec.id)
+        before = commands(ledger)
+        assert control.cancel_spans(ledger, spec.id, [(2 * i, 2 * i) for i in range(1, many + 1)])[0] == many
+        costs.append(commands(ledger) - before)
+        ledger.command("FLUSHALL")
+    assert costs[1] < 2.2 * costs[0]

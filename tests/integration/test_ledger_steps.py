@@ -125,6 +125,17 @@ class LedgerSteps(RuleBasedStateMachine):
         span = (1, spec.jobs) if whole else (first, first + 2)
         control.abort(self.connection, spec.id, Reason.StopRule, *span)
 
+    @rule(choice=CHOICE, jobs=st.sets(st.integers(1, 27), min_size=2, max_size=6))
+    def cancel_scattered(self, choice: int, jobs: set[int]) -> None:
+        """Several jobs of a batch in one step."""
+        spec = self._spec(choice)
+        before = states(self.connection, spec.id)
+        done, _ = control.cancel_spans(self.connection, spec.id, [(job, job) for job in sorted(jobs)])
+        now = states(self.connection, spec.id)
+        changed = {i for i, (one, two) in enumerate(zip(before, now, strict=True), 1) if one != two}
+        assert changed == {i for i in jobs if i <= spec.jobs and before[i - 1] == "PENDING"}
+        assert done == len(changed)
+
     @rule(choice=CHOICE, change=st.sampled_from(CHANGES))
     def adjust(self, choice: int, change: tuple[Any, int]) -> None:
         """Hold, release, throttle, priority."""

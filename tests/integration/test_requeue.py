@@ -246,6 +246,22 @@ def test_a_history_that_was_not_kept_is_said_to_be(ledger: Connection) -> None:
     assert "Earlier history was not kept." not in explain_job(ledger, spec.id, 2).details
 
 
+def test_scattered_closed_jobs_are_taken_out_in_any_order(ledger: Connection) -> None:
+    """Several of one interval, of several, at their ends and in their middle; the rest stays closed, once."""
+    spec = submit(ledger, 30, ranges=[(1, 30)])
+    control.cancel_spans(ledger, spec.id, [(1, 5), (8, 8), (10, 20), (25, 30)])
+    which = [(12, 1), (1, 1), (5, 1), (8, 1), (18, 3), (14, 2), (30, 1), (25, 1)]
+    assert requeue(ledger, spec.id, [(first, count, S.CANCELLED, 0) for first, count in which]) is not None
+    again = {index for first, count in which for index in range(first, first + count)}
+    left = {*range(1, 6), 8, *range(10, 21), *range(25, 31)} - again
+    assert {i for i, name in enumerate(states(ledger, spec.id), 1) if name == "CANCELLED"} == left
+    assert_consistent(ledger)
+    before = dump(ledger)
+    for wrong in ((11, 2), (19, 1), (26, 5)):
+        assert control.requeue(ledger, spec.id, [(*wrong, S.CANCELLED, 0)]) is None
+    assert dump(ledger) == before
+
+
 def test_runs_on_both_sides_of_a_segment_border(ledger: Connection) -> None:
     """Each run lies in one table segment; together they are one requeue."""
     jobs = SEGMENT_JOBS + 10

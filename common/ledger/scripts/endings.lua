@@ -20,7 +20,7 @@ local function outcome(id)
   return 'ok'
 end
 
-local close_if_ended, close
+local close_if_ended, close, close_spans
 
 -- Takes jobs [low, high] out of a range in `set`: what is before stays, what is after becomes a range of its own there, with
 -- the range's rank (in a blocked set, its first job's). Returns the range's traits and the token of what is after.
@@ -92,16 +92,35 @@ close_if_ended = function(id)
   return 1
 end
 
--- Ends the open jobs of a batch from a to b without a record: ranges (waiting | parked | blocked | leased) -> shorter or
--- gone, jobs PENDING | RUNNING -> state. `which` is '', 'PENDING', 'RUNNING' or 'BLOCKED'. Costs the number of ranges, not of jobs:
--- what was closed is noted as an interval. Returns the number of jobs.
-close = function(id, a, b, state, reason, which)
+-- Those of `spans` ({a, b}, in order and apart) that meet the jobs of a range of the batch, the last one first: so what is cut
+-- off behind a span is met by no other one.
+local function spans_of(id, spans, token)
+  local r = redis.call('HMGET', range_key(token), 'batch', 'first', 'count')
+  if r[1] ~= tostring(id) then return {} end
+  local first, last = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1
+  local low, high = 1, #spans + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if spans[middle][1] > last then high = middle else low = middle + 1 end
+  end
+  local found = {}
+  for i = low - 1, 1, -1 do
+    if spans[i][2] < first then break end
+    found[#found + 1] = spans[i]
+  end
+  return found
+end
+
+-- Ends the open jobs of a batch in `spans` ({a, b}, in order and apart) without a record: ranges (waiting | parked | blocked |
+-- leased) -> shorter or gone, jobs PENDING | RUNNING -> state. `which` is '', 'PENDING', 'RUNNING' or 'BLOCKED'. Costs the
+-- number of ranges and of spans, not of jobs: what was closed is noted as intervals. Returns the number of jobs.
+close_spans = function(id, spans, state, reason, which)
   local key, closed = batch_key(id), 0
   local function note(low, high)
     redis.call('RPUSH', key .. ':closed', cjson.encode({low, high - low + 1, state, reason}))
     closed = closed + high - low + 1
   end
-  local function cut(set, token)
+  local function cut(set, token, a, b)
     local r = redis.call('HMGET', range_key(token), 'first', 'count')
     local low, high = math.max(tonumber(r[1]), a), math.min(tonumber(r[1]) + tonumber(r[2]) - 1, b)
     if low > high then return end
@@ -115,11 +134,13 @@ close = function(id, a, b, state, reason, which)
   if which ~= 'RUNNING' then
     local sets = which == 'BLOCKED' and {blocked_key(id)} or {ranges_key(id), parked_key(id), blocked_key(id)}
     for _, set in ipairs(sets) do
-      for _, token in ipairs(redis.call('ZRANGE', set, 0, -1)) do cut(set, token) end
+      for _, token in ipairs(redis.call('ZRANGE', set, 0, -1)) do
+        for _, span in ipairs(spans_of(id, spans, token)) do cut(set, token, span[1], span[2]) end
+      end
     end
     note_parked(id)
   end
-  for _, token in ipairs(which == 'BLOCKED' and {} or redis.call('ZRANGE', LEASES, 0, -1)) do
+  local function cut_leased(token, a, b)
     local r = redis.call('HMGET', range_key(token), 'batch', 'first', 'count')
     if r[1] == tostring(id) then
       local first, last, at = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1, job_at(token)
@@ -141,15 +162,29 @@ close = function(id, a, b, state, reason, which)
       end
     end
   end
+  for _, token in ipairs(which == 'BLOCKED' and {} or redis.call('ZRANGE', LEASES, 0, -1)) do
+    for _, span in ipairs(spans_of(id, spans, token)) do cut_leased(token, span[1], span[2]) end
+  end
   if closed > 0 then
     redis.call('HINCRBY', key, 'PENDING', -closed)
     redis.call('HINCRBY', key, state, closed)
     if reason == 'StopRule' then redis.call('HINCRBY', key, 'needless', closed) end
-    event(id, state .. ' ' .. reason, a, math.min(b, 1e9) - a + 1)
+    local runs = {}
+    for _, span in ipairs(spans) do
+      runs[#runs + 1] = span[1]
+      runs[#runs + 1] = math.min(span[2], 1e9) - span[1] + 1
+    end
+    local a, b = spans[1][1], math.min(spans[#spans][2], 1e9)
+    event(id, state .. ' ' .. reason, a, b - a + 1, '', {runs = #spans > 1 and runs or nil})
   end
   settle(id)
   close_if_ended(id)
   return closed
+end
+
+-- As close_spans, of the one span from a to b.
+close = function(id, a, b, state, reason, which)
+  return close_spans(id, {{a, b}}, state, reason, which)
 end
 
 -- Ends a batch that has failed too often; returns whether it did.

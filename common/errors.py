@@ -58,6 +58,14 @@ class BrokerUnavailable(BatchSimError):
     retryable = True
 
 
+class LedgerIncomplete(BatchSimError):
+    """Redis was emptied, and what is asked for is on the volume, to be rebuilt from there."""
+
+    status = 503
+    title = "Ledger incomplete"
+    retryable = True
+
+
 class StorageUnavailable(BatchSimError):
     """The outputs directory is missing, not writable, or its disk is full."""
 

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import structlog
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from common import outputs, queue, results
-from common.batch import BatchSpec, JobState, Reason
-from common.errors import Conflict, StorageUnavailable
+from common.batch import BatchSpec, JobState
+from common.errors import BrokerUnavailable, Conflict, StorageUnavailable
 from common.ledger import Connection, batches, table
-from common.ledger.table import Closed, record_dtype
+from common.ledger.table import record_dtype
+from common.notes import united
 from common.runs import bounds
 from common.statistics import Moments, collect
 
@@ -33,7 +35,10 @@ def recover(connection: Connection, app: Celery, root: Path) -> int:
     """If Redis is new or was emptied, rebuild the batches that the volume knows of; returns how many.
 
     That is every batch without a ``summary.json``: the start-up batch that owns ``root``, and those in directories of
-    their own; not older start-up batches, which were ended on purpose. Called by all; a lock lets one do it.
+    their own; not older start-up batches, which were ended on purpose. One that cannot be rebuilt is logged, with its
+    directory, and keeps no other from it. Called by all; a lock lets one do it.
+
+    Raises :class:`BrokerUnavailable`, when the others were rebuilt if Redis still answers; the next call goes on.
     """
     if batches.is_marked(connection):
         return 0
@@ -41,21 +46,53 @@ def recover(connection: Connection, app: Celery, root: Path) -> int:
         with outputs.exclusive(root):
             if batches.is_marked(connection):
                 return 0
-            found = list(_unfinished(root))
-            for place, spec in found:
-                rebuild(connection, app, place, spec)
+            rebuilt = _rebuild_all(connection, app, root)
             batches.mark(connection)
-            return len(found)
+            return rebuilt
     except (Conflict, StorageUnavailable):
         # Another does it, or the volume is away: the next call sees.
         return 0
 
 
+def _rebuild_all(connection: Connection, app: Celery, root: Path) -> int:
+    """Rebuild what can be; raises what says nothing of a batch but of Redis or the volume, and is to be tried again."""
+    rebuilt, refused = 0, None
+    for place, spec in list(_unfinished(root)):
+        try:
+            rebuild(connection, app, place, spec)
+            rebuilt += 1
+        except BrokerUnavailable as error:
+            # Raises another one when Redis is away: then it is nobody's turn.
+            batches.is_marked(connection)
+            refused = error
+        except Exception as error:
+            # Is it the whole volume, StorageUnavailable comes of this, and the batch is as good as any other.
+            outputs.probe(root)
+            log.exception("batch.not_rebuilt", batch=spec.id, place=str(place), error=str(error))
+    if refused is not None:
+        raise refused
+    return rebuilt
+
+
+def is_to_be_rebuilt(connection: Connection, root: Path, key: str) -> bool:
+    """Whether Redis was emptied, and a batch of this idempotency key is on the volume and not in the ledger yet."""
+    if batches.is_marked(connection):
+        return False
+    return any(spec.key == key and not batches.exists(connection, spec.id) for _, spec in _unfinished(root))
+
+
 def rebuild(connection: Connection, app: Celery, place: Path, spec: BatchSpec) -> int:
-    """Enter a batch from the files in ``place``; returns how many of its jobs were kept. A known one stays as it is."""
+    """Enter a batch from the files in ``place``; returns how many of its jobs were kept. A known one stays as it is.
+
+    Raises ``ValueError`` when its ``control.json`` is damaged: what it said must not be forgotten without a word.
+    """
     if batches.exists(connection, spec.id):
         return 0
+    noted = _noted(place)
     done = _read_back(connection, place, spec)
+    for first, count in noted["closed"]:
+        # Written, and not committed when they were cancelled.
+        done[first - 1 : first - 1 + count] = False
     ranges = gaps(done)
     # A few finished jobs between gaps are joined with them and run again.
     for first, count in ranges:
@@ -63,25 +100,29 @@ def rebuild(connection: Connection, app: Celery, place: Path, spec: BatchSpec) -
     batches.set_statistics(connection, spec.id, _keep_only(connection, spec, done))
     outputs.prepare(_root(place, spec), spec)
     completed = int(done.sum())
-    noted = outputs.read_control(place)
     root = _root(place, spec)
     _, offered = batches.submit(
         connection,
         _as_changed(spec, noted),
         idempotency_key=spec.key,
-        key_seconds=0,
+        key_seconds=0 if spec.startup else batches.IDEMPOTENCY_SECONDS,
         completed=completed,
         ranges=ranges,
-        closed=[Closed(low, count, JobState.CANCELLED, Reason.NONE) for low, count in noted.get("cancelled", [])],
+        cancelled=united([*noted["cancelled"], *noted["closed"]]),
         outcomes={
             on: outputs.outcome(root, on)
             for _, on in spec.dependency
             if not batches.exists(connection, on) and not _is_unfinished(root, on)
         },
+        rebuilt=True,
     )
     batches.raise_last_id(connection, spec.id)
-    queue.publish(app, offered)
     log.warning("batch.rebuilt", batch=spec.id, kept=completed, missing=spec.jobs - completed)
+    try:
+        queue.publish(app, offered)
+    except OperationalError as error:
+        # It is in the ledger: the housekeeper publishes what is owed.
+        log.warning("publish.failed", batch=spec.id, error=str(error))
     return completed
 
 
@@ -148,13 +189,30 @@ def _values(store: results.Store, index: int, names: Sequence[str]) -> tuple[flo
         return None
 
 
+def _noted(place: Path) -> dict[str, Any]:
+    """What ``control.json`` says, each of it in its form; ValueError when it is damaged."""
+    path = place / outputs.CONTROL_NAME
+    found = outputs.read_control(place)
+    if not found and path.exists() and path.read_bytes().split() != [b"{}"]:
+        raise ValueError(f"{path} cannot be read")
+    try:
+        said: dict[str, Any] = {name: int(found[name]) for name in ("held", "throttle", "priority") if name in found}
+        for name in ("cancelled", "closed"):
+            said[name] = united([(int(first), int(count)) for first, count in found.get(name, [])])
+            if any(first < 1 or count < 1 for first, count in said[name]):
+                raise ValueError(f"{name} has jobs that there are not")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return said
+
+
 def _as_changed(spec: BatchSpec, noted: dict[str, Any]) -> BatchSpec:
     """The specification with the hold, throttle and priority that it had last."""
     return replace(
         spec,
         hold=bool(noted.get("held", spec.hold)),
-        throttle=int(noted.get("throttle", spec.throttle)),
-        priority=int(noted.get("priority", spec.priority)),
+        throttle=noted.get("throttle", spec.throttle),
+        priority=noted.get("priority", spec.priority),
     )
 
 

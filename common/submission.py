@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError
 
 from common import outputs, planning, provenance, queue, recovery
 from common.batch import BatchSpec, check
-from common.errors import Conflict, InvalidInput, StorageUnavailable
+from common.errors import Conflict, InvalidInput, LedgerIncomplete, StorageUnavailable
 from common.ledger import Connection, batches, control
 from common.ledger.batches import BatchView
 from common.options import DEFAULTS, Options, read_options
@@ -57,13 +57,19 @@ class Submitter:
 
         With ``program`` its jobs are runs of that, which give ``outputs_of_program``; else of the simulation that the
         options name. A sweep or an array says itself how many jobs it has; then ``jobs`` may be None.
-        Raises :class:`InvalidInput`, :class:`StorageUnavailable` or :class:`BrokerUnavailable`; then no batch exists.
+        Raises :class:`InvalidInput`, :class:`StorageUnavailable`, :class:`BrokerUnavailable`, or, when a batch of this
+        key is on the volume and Redis was emptied, :class:`LedgerIncomplete`; then no new batch exists.
         """
         simulation = planning.simulation_of(options, program, outputs_of_program)
         jobs = planning.size(jobs, options, simulation)
         check(jobs, seed, job_seconds)
         if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
             return self._known(known, seed, job_seconds, planning.fields(options, jobs, simulation) | {"jobs": jobs})
+        if idempotency_key and recovery.is_to_be_rebuilt(self._connection, self._root, idempotency_key):
+            raise LedgerIncomplete(
+                "Redis was emptied, and the batch of this Idempotency-Key is being rebuilt; try again.",
+                field="Idempotency-Key",
+            )
         self._check_dependencies(jobs, options)
         fields = planning.fields(options, jobs, simulation)
         batch_id = batches.new_id(self._connection)

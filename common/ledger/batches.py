@@ -10,7 +10,7 @@ from common.errors import NotFound
 from common.ledger import keys
 from common.ledger.connection import Connection
 from common.ledger.ranges import Ticket, tickets
-from common.ledger.table import SEGMENT_JOBS, Closed, record_dtype
+from common.ledger.table import SEGMENT_JOBS, record_dtype
 from common.statistics import Moments
 
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -81,17 +81,20 @@ def submit(
     slots: int = 0,
     completed: int = 0,
     ranges: Sequence[tuple[int, int]] | None = None,
-    closed: Sequence[Closed] = (),
+    cancelled: Sequence[tuple[int, int]] = (),
     outcomes: Mapping[int, str] | None = None,
+    rebuilt: bool = False,
 ) -> tuple[int, list[Ticket]]:
     """Enter a batch, in one step.
 
     Returns its id and the ranges to publish; with an idempotency key that has a batch
     already, that batch's id and no ranges. The key is kept for ``key_seconds``; 0: for ever.
-    ``slots`` is how many slots will work on it; 0: as many as there are now. A batch that is rebuilt has ``completed``
-    jobs whose records are in the table already, ``ranges`` of the others, what was ``closed`` of them, and the
-    ``outcomes`` ("ok", "bad") of batches that it depends on and the ledger does not know. A batch that exists is left
-    as it is.
+    ``slots`` is how many slots will work on it; 0: as many as there are now. A batch that exists is left as it is.
+
+    One that is ``rebuilt`` has ``completed`` jobs whose records are in the table already, ``ranges`` of the others, of
+    them what was ``cancelled`` as (first, count), in order and apart, and the ``outcomes`` ("ok", "bad") of batches
+    that it depends on and the ledger does not know. It is entered whatever its key stands for; the key is its own from
+    then on, unless a newer batch has it.
     """
     if ranges is None:
         if spec.jobs > INITIAL_RANGES and not slots:
@@ -99,7 +102,7 @@ def submit(
         ranges = initial_ranges(spec.jobs, slots)
     arguments: list[object] = [spec.id, spec.to_json(), spec.jobs, secrets.token_hex(4), int(spec.startup)]
     arguments += [key_seconds, record_dtype(spec.outputs).itemsize, SEGMENT_JOBS, completed]
-    arguments.append(_options_json(spec, closed, outcomes or {}))
+    arguments.append(_options_json(spec, cancelled, outcomes or {}, rebuilt=rebuilt))
     for first, count in ranges:
         arguments += [first, count]
     slot = keys.idempotency(idempotency_key) if idempotency_key else ""
@@ -108,14 +111,16 @@ def submit(
         return int(reply[1]), []
     if reply[0] == b"exists":
         return spec.id, []
-    if closed:
+    if cancelled:
         return spec.id, tickets(connection, reply[1:])
     # The tokens are those of the first ranges, in their order; fewer of a batch that is held or throttled.
     tokens = (token.decode() for token in reply[1:])
     return spec.id, [Ticket(spec.id, token, *span, spec.partition) for token, span in zip(tokens, ranges, strict=False)]
 
 
-def _options_json(spec: BatchSpec, closed: Sequence[Closed], outcomes: Mapping[int, str]) -> str:
+def _options_json(
+    spec: BatchSpec, cancelled: Sequence[tuple[int, int]], outcomes: Mapping[int, str], *, rebuilt: bool
+) -> str:
     return json.dumps(
         {
             "partition": spec.partition,
@@ -129,7 +134,8 @@ def _options_json(spec: BatchSpec, closed: Sequence[Closed], outcomes: Mapping[i
             "requires": f"{spec.simulation}:{spec.version}" if spec.version else "",
             "corr": any(kind == "aftercorr" for kind, _ in spec.dependency),
             "outcomes": outcomes,
-            "closed": [[piece.first, piece.count, piece.state.name, piece.reason.name] for piece in closed],
+            "cancelled": [[first, first + count - 1] for first, count in cancelled],
+            "rebuilt": rebuilt,
         }
     )
 

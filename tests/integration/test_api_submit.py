@@ -137,6 +137,16 @@ def test_the_same_key_gives_the_same_batch(client: FlaskClient, connection: Conn
     assert connection.command("ZCARD", keys.BATCHES) == 2
 
 
+def test_a_key_of_a_batch_that_redis_has_forgotten(client: FlaskClient, connection: Connection) -> None:
+    """503, to be tried again, until the batch has been rebuilt from the volume; other keys are taken."""
+    assert keyed(client, "k", jobs=5).status_code == 202
+    connection.command("FLUSHALL")
+    response = keyed(client, "k", jobs=5)
+    assert_problem(response, 503, "Idempotency-Key")
+    assert response.headers["Retry-After"]
+    assert keyed(client, "other", jobs=5).status_code == 202
+
+
 @pytest.mark.parametrize(
     "body",
     [

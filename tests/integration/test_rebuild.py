@@ -1,12 +1,15 @@
 """A batch is rebuilt from its files: one that the ledger knows stays as it is, one that is broken stops nobody."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kombu.exceptions import OperationalError
 
-from common import queue, recovery
+from common import outputs, queue, recovery
 from common.audit import audit
-from common.batch import Reason
+from common.batch import BatchSpec, Reason
+from common.errors import BrokerUnavailable, StorageUnavailable
 from common.explain import explain_batch
 from common.ledger import Connection, batches, control, keys, ranges
 from common.options import read_options
@@ -49,8 +52,8 @@ def test_a_recovery_that_died_half_way_is_done_again(
     specs = [submitter.submit(5, SEED) for _ in range(2)]
     connection.command("FLUSHALL")
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "raise_last_id", lambda *_: (_ for _ in ()).throw(InterruptedError))
-        with pytest.raises(InterruptedError):
+        patch.setattr(batches, "raise_last_id", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
             again(connection, redis_url, root)
     assert batches.all_ids(connection) == [specs[0].id]
     lease = claim(connection, specs[0].id)
@@ -98,6 +101,108 @@ def test_a_spec_that_cannot_be_read_stops_nobody(
     assert again(connection, redis_url, root) == 1
     assert batches.all_ids(connection) == [good.id]
     assert submitter.submit(1).id > good.id
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"cancelled": [[1]]}',
+        '{"cancelled": 5}',
+        '{"closed": [[0, 3]]}',
+        '{"throttle": "x"}',
+        '{"held": 1',
+        "[]",
+        "\0" * 9,
+    ],
+)
+def test_notes_that_are_damaged_stop_nobody_else(
+    submitter: Submitter,
+    connection: Connection,
+    redis_url: str,
+    root: Path,
+    content: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What people did to that batch is not forgotten without a word: it stays out, and is named with its directory."""
+    before, broken, after = (submitter.submit(5, SEED) for _ in range(3))
+    (root / str(broken.id) / outputs.CONTROL_NAME).write_text(content)
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 2
+    assert sorted(batches.all_ids(connection)) == [before.id, after.id]
+    assert batches.is_marked(connection)
+    said = [line for line in capsys.readouterr().out.splitlines() if "batch.not_rebuilt" in line]
+    assert len(said) == 1
+    assert str(root / str(broken.id)) in said[0]
+
+
+def test_a_batch_of_an_unknown_kind_stops_nobody_else(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """One that a newer version wrote, say."""
+    broken, good = submitter.submit(5, SEED), submitter.submit(5, SEED)
+    path = root / str(broken.id) / outputs.SPEC_NAME
+    path.write_text(path.read_text().replace('"files"', '"tape"'))
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 1
+    assert batches.all_ids(connection) == [good.id]
+
+
+def test_a_volume_that_refuses_all_leaves_all_to_be_rebuilt(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk says nothing of a batch: none is given up, and the next call brings them all."""
+    specs = [submitter.submit(5, SEED) for _ in range(2)]
+    connection.command("FLUSHALL")
+
+    def full(*_: object) -> None:
+        raise StorageUnavailable("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "prepare", full)
+        patch.setattr(outputs, "probe", full)
+        assert again(connection, redis_url, root) == 0
+    assert not batches.is_marked(connection)
+    assert again(connection, redis_url, root) == 2
+    assert sorted(batches.all_ids(connection)) == [spec.id for spec in specs]
+
+
+def test_a_batch_that_redis_refuses_is_tried_again(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others come back at once; as long as it does not, the ledger does not count as complete."""
+    refused, good = submitter.submit(5, SEED), submitter.submit(5, SEED)
+    connection.command("FLUSHALL")
+    real = batches.submit
+
+    def submit(own: Connection, spec: BatchSpec, **options: Any) -> Any:
+        if spec.id == refused.id:
+            raise BrokerUnavailable("Redis answers with an error")
+        return real(own, spec, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "submit", submit)
+        with pytest.raises(BrokerUnavailable):
+            again(connection, redis_url, root)
+    assert batches.all_ids(connection) == [good.id]
+    assert not batches.is_marked(connection)
+    assert again(connection, redis_url, root) == 2
+    assert sorted(batches.all_ids(connection)) == [refused.id, good.id]
+
+
+def test_messages_that_cannot_be_sent_are_owed(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch is in the ledger; the next ones are rebuilt, too."""
+    specs = [submitter.submit(5, SEED) for _ in range(2)]
+    connection.command("FLUSHALL")
+
+    def unsent(*_: object) -> None:
+        raise OperationalError("away")
+
+    monkeypatch.setattr(queue, "publish", unsent)
+    assert again(connection, redis_url, root) == 2
+    assert sorted(batches.all_ids(connection)) == [spec.id for spec in specs]
+    assert ranges.owed(connection, queue.QUEUE) == (2, 0)
 
 
 def test_resume_gives_the_batch_of_the_directory(submitter: Submitter, root: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from common import outputs, queue
 from common.audit import audit
-from common.batch import JobState
-from common.ledger import Connection, batches, ranges
+from common.batch import BatchSpec, JobState
+from common.errors import LedgerIncomplete
+from common.ledger import Connection, batches, keys, ranges
 from common.ledger.table import read, record_dtype
 from common.settings import Settings
 from common.submission import Submitter
@@ -188,6 +189,53 @@ def test_the_idempotency_key_survives(submitter: Submitter, connection: Connecti
     connection.command("FLUSHALL")
     again(connection, redis_url, root)
     assert submitter.submit(5, SEED, idempotency_key="k") == spec
+
+
+def test_two_unfinished_batches_of_one_key_come_back(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """A key that had expired was used again: both were accepted, and the key stands for the newer one, as before."""
+    older = submitter.submit(5, SEED, idempotency_key="nightly")
+    connection.command("DEL", keys.idempotency("nightly"))
+    newer = submitter.submit(6, SEED, idempotency_key="nightly")
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 2
+    assert sorted(batches.all_ids(connection)) == [older.id, newer.id]
+    assert submitter.submit(6, SEED, idempotency_key="nightly") == newer
+    assert 0 < connection.command("TTL", keys.idempotency("nightly")) <= batches.IDEMPOTENCY_SECONDS
+    for spec in (older, newer):
+        run_jobs(connection, root, spec.id)
+        assert_whole(connection, root, spec)
+
+
+def test_a_batch_comes_back_whatever_its_key_stands_for(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Also for a batch that was entered before it: that one keeps the key, since its client was told so."""
+    older = submitter.submit(5, SEED, idempotency_key="k")
+    connection.command("FLUSHALL")
+    newer = BatchSpec(older.id + 1, 5, SEED, key="k")
+    outputs.prepare(root, newer)
+    batches.submit(connection, newer, idempotency_key="k")
+    again(connection, redis_url, root)
+    assert sorted(batches.all_ids(connection)) == [older.id, newer.id]
+    assert batches.known_submit(connection, "k") == newer.id
+
+
+def test_a_submit_repeated_before_the_rebuild_waits_for_it(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """A client that repeats its submit in that moment gets no second batch; one with another key need not wait."""
+    spec = submitter.submit(5, SEED, idempotency_key="k")
+    connection.command("FLUSHALL")
+    before = sorted(root.iterdir())
+    with pytest.raises(LedgerIncomplete):
+        submitter.submit(5, SEED, idempotency_key="k")
+    assert sorted(root.iterdir()) == before
+    other = submitter.submit(5, SEED, idempotency_key="other")
+    again(connection, redis_url, root)
+    assert submitter.submit(5, SEED, idempotency_key="k") == spec
+    assert sorted(batches.all_ids(connection)) == [spec.id, other.id]
 
 
 def test_what_was_leased_before_is_refused_after(

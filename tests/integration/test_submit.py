@@ -57,6 +57,7 @@ def test_new_ids_are_never_given_twice(connection: Connection) -> None:
 
 def test_idempotency_key_with_concurrent_submits(connection: Connection, root: Path) -> None:
     """Eight submits at once with one key are one batch, and each caller gets its specification."""
+    batches.mark(connection)
     submitter = Submitter(connection, queue.make_app("memory://localhost"), root)
     got: list[BatchSpec] = []
     barrier = threading.Barrier(8)

@@ -33,6 +33,7 @@ ALLOWED = {
         "common/control.py",
         "common/queue.py",
         "common/submission.py",
+        "common/recovery.py",
         "common/verification.py",
         "services/worker/",
         "services/flower/",

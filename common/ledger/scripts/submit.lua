@@ -3,15 +3,17 @@
 -- KEYS  1 batch  2 bs:batches  3 bs:active  4 bs:startup  5 idempotency (or '')
 -- ARGV  1 id  2 specification, JSON  3 jobs  4 incarnation  5 '1' for the start-up batch  6 idempotency lifetime, s (0: for ever)
 --       7 size of a job record, bytes  8 jobs in a table segment  9 jobs that are COMPLETED already, their records being in the
---       table  10 JSON {partition, priority, throttle, max_fails, held, dependency, outcomes, kill, closed, corr,
---       requires, until}
+--       table  10 JSON {partition, priority, throttle, max_fails, held, dependency, outcomes, kill, cancelled, corr,
+--       requires, until, rebuilt}
 --       11… first, count of each range
--- returns {'submitted', token…}, {'known', id} when the idempotency key has a batch already, or {'exists'} when the id has
+-- returns {'submitted', token…}, {'exists'} when the id has a batch already, or {'known', id} when the idempotency key has one;
+-- never that for a batch that is rebuilt: it was accepted once, whatever has its key now
 local options = cjson.decode(ARGV[10])
-local known = KEYS[5] ~= '' and redis.call('GET', KEYS[5])
-if known then return {'known', known} end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists'} end
-if KEYS[5] ~= '' then
+local known = KEYS[5] ~= '' and redis.call('GET', KEYS[5])
+if known and not options.rebuilt then return {'known', known} end
+-- A key that expired may have been used again: it stands for the newest of its batches.
+if KEYS[5] ~= '' and not (known and tonumber(known) > tonumber(ARGV[1])) then
   redis.call('SET', KEYS[5], ARGV[1])
   if ARGV[6] ~= '0' then redis.call('EXPIRE', KEYS[5], ARGV[6]) end
 end
@@ -33,10 +35,8 @@ for i = 11, #ARGV, 2 do
     offer(id, tonumber(ARGV[i]), tonumber(ARGV[i + 1]), {})
   end
 end
-for _, interval in ipairs(options.closed) do
-  -- Of a batch that is rebuilt: what had been cancelled stays so.
-  close(id, interval[1], interval[1] + interval[2] - 1, interval[3], interval[4], '')
-end
+-- Of a batch that is rebuilt: what had been cancelled stays so.
+if #options.cancelled > 0 then close_spans(id, options.cancelled, 'CANCELLED', '', '') end
 if #options.dependency > 0 then
   redis.call('HSET', KEYS[1], 'dependency', cjson.encode(options.dependency), 'outcomes', cjson.encode(options.outcomes))
   for _, on in ipairs(options.dependency) do

@@ -181,6 +181,8 @@ def cancel(id: str, state: str | None, url: str, token: str) -> None:  # noqa: A
     body = ({"jobs": jobs} if jobs else {}) | ({"state": state} if state else {})
     seen = Client(url, token).act(batch, "cancel", **body)
     click.echo(f"batch {batch}: {_jobs(seen['cancelled'])} cancelled; it is {seen['state']}")
+    if "warning" in seen:
+        click.echo(f"Warning: {seen['warning']}", err=True)
 
 
 @click.command()

@@ -1,28 +1,32 @@
 """What people do to a batch, whole: written down beside its files, done in the ledger, its messages published.
 
 ``control.json`` keeps what the ledger alone would forget when Redis is emptied: what was cancelled, and the hold,
-throttle and priority of now. What was answered is noted, so it is never undone.
+throttle and priority of now. What was answered is noted, so it is never undone; a cancel that could not be noted says
+so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from common import outputs, queue
-from common.batch import BatchSpec, JobState
+from common.batch import JobState
 from common.errors import Conflict, StorageUnavailable
-from common.ledger import Connection, batches, control, table
+from common.ledger import Connection, batches, control
 from common.ledger.batches import BatchView
 from common.ledger.control import Field, Run
 from common.ledger.ranges import Ticket
-from common.notes import Notes
-from common.requeue import Plan
+from common.notes import Interval, Notes, united
+from common.reopening import Reopening, cancelled_in
+from common.requeue import Plan, steps
+from common.statistics import Moments
 
-# Runs that one step of a requeue moves; the ledger does nothing else meanwhile.
-MOST_RUNS = 2000
+log = structlog.get_logger()
+
 RUN_AGAIN = (JobState.FAILED, JobState.TIMEOUT, JobState.OUT_OF_MEMORY, JobState.NODE_FAIL)
 # People who act on one batch at once take turns.
 LOCK_NAME = ".control.lock"
@@ -37,28 +41,52 @@ class Controller:
         self._app = app
         self._root = root
 
-    def cancel(self, batch_id: int, spans: Sequence[tuple[int, int]] = (), *, state: str = "") -> int:
-        """Cancel a batch, or its jobs in ``spans`` of (first, last), or only those PENDING or RUNNING.
+    def cancel(
+        self,
+        batch_id: int,
+        spans: Sequence[tuple[int, int]] = (),
+        *,
+        state: str = "",
+        warn: Callable[[str], object] = log.warning,
+    ) -> int:
+        """Cancel a batch, or its jobs in ``spans`` of (first, last), or only those PENDING or RUNNING, in one step.
 
-        Returns how many; running jobs are stopped. Raises ``NotFound`` and ``StorageUnavailable``.
+        Returns how many; running jobs are stopped. When the volume cannot note it, it is done all the same, and
+        ``warn`` is told what that means. Raises ``NotFound``.
         """
-        with self._turn(batch_id) as (view, notes):
-            spans = spans or [(1, view.spec.jobs)]
-            if view.ended:
-                return 0
-            if not state:
-                # Before the ledger moves: a crash in between cancels what somebody asked to cancel.
-                notes.cancel([(low, high - low + 1) for low, high in spans])
-            done = 0
-            for low, high in spans:
-                jobs, tickets = control.cancel(self._connection, batch_id, low, high, state=state)
-                done += jobs
-                self._publish(tickets)
-            if state:
-                # Which jobs that were, only the ledger knows.
-                closed = table.closed(self._connection, batch_id)
-                notes.cancel([(each.first, each.count) for each in closed if each.state is JobState.CANCELLED])
-            return done
+        try:
+            with self._turn(batch_id) as (view, notes):
+                return self._cancel(view, notes, spans, state, warn)
+        except StorageUnavailable as error:
+            # Not even a lock file can be made; nobody else can note anything either.
+            return self._cancel(batches.view(self._connection, batch_id), error.message, spans, state, warn)
+
+    def _cancel(
+        self,
+        view: BatchView,
+        notes: Notes | str,
+        spans: Sequence[tuple[int, int]],
+        state: str,
+        warn: Callable[[str], object],
+    ) -> int:
+        """As :meth:`cancel`; instead of the notes there may be the reason why there are none."""
+        batch_id = view.spec.id
+        if view.ended:
+            return 0
+        asked = united([(low, high - low + 1) for low, high in spans or [(1, view.spec.jobs)]])
+        if not state:
+            # Before the ledger moves: a crash in between cancels what somebody asked to cancel.
+            _note(notes, asked)
+        jobs, tickets = control.cancel_spans(
+            self._connection, batch_id, [(first, first + count - 1) for first, count in asked], state=state
+        )
+        self._publish(tickets)
+        # Which jobs had not completed by then, only the ledger knows: what lies there of them was never committed.
+        closed = cancelled_in(self._connection, batch_id)
+        problem = _note(notes, closed if state else asked, closed)
+        if problem and jobs:
+            warn(f"The cancel could not be noted ({problem}): if Redis is emptied, these jobs may run.")
+        return jobs
 
     def adjust(self, batch_id: int, field: Field, value: int) -> BatchView:
         """Hold or release a batch, change its throttle or priority; returns it as it is then."""
@@ -88,48 +116,29 @@ class Controller:
             runs = list(plan.runs())
             if not runs:
                 return 0
-            with self._reopened(view.spec, place, notes, runs):
-                # Statistics are of all runs together, so those go in one step.
-                step = len(runs) if missing else MOST_RUNS
-                for start in range(0, len(runs), step):
-                    self._requeue(batch_id, runs[start : start + step], plan if missing else None)
+            with Reopening(self._connection, self._root, view.spec, place, notes).of(runs):
+                lost = [run for run in runs if run[2] is JobState.COMPLETED]
+                if lost:
+                    # First, while nothing else moves: the statistics are those without all of them.
+                    self._requeue(batch_id, lost, plan.kept)
+                for step in steps([run for run in runs if run[2] is not JobState.COMPLETED]):
+                    self._requeue(batch_id, step)
             return sum(count for _, count, *_ in runs)
 
-    def _requeue(self, batch_id: int, runs: Sequence[Run], plan: Plan | None) -> None:
-        tickets = control.requeue(self._connection, batch_id, runs, plan.kept if plan else None)
+    def _requeue(self, batch_id: int, runs: Sequence[Run], kept: Mapping[str, Moments] | None = None) -> None:
+        tickets = control.requeue(self._connection, batch_id, runs, kept)
         if tickets is None:
             raise Conflict(f"Jobs of batch {batch_id} moved meanwhile; try again.", field="batch")
         self._publish(tickets)
-
-    @contextmanager
-    def _reopened(self, spec: BatchSpec, place: Path, notes: Notes, runs: Sequence[Run]) -> Iterator[None]:
-        """Let slots write again, and make the batch count as unfinished, also when Redis is emptied in the next moment.
-
-        Before the ledger moves: the batch may be finished anew before we look again. Put back when the ledger refuses.
-        """
-        summary, before = place / outputs.SUMMARY_NAME, notes.read()
-        try:
-            said = summary.read_bytes() if summary.exists() else b""
-            outputs.staging(self._root, spec).mkdir(exist_ok=True)
-            notes.run_again([(first, count) for first, count, *_ in runs])
-            summary.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageUnavailable(f"{place}: {error.strerror}", field="OUTPUT_DIR") from error
-        try:
-            yield
-        except Conflict:
-            if batches.view(self._connection, spec.id).finished:
-                notes.write(before)
-                outputs.write_synced(summary, said)
-                outputs.remove_staging(self._root, spec)
-            raise
 
     @contextmanager
     def _turn(self, batch_id: int) -> Iterator[tuple[BatchView, Notes]]:
         spec = batches.view(self._connection, batch_id).spec
         place = outputs.locate(self._root, spec)
         with outputs.exclusive(place, LOCK_NAME, wait_seconds=PATIENCE_SECONDS):
-            yield batches.view(self._connection, batch_id), Notes(place)
+            notes = Notes(place)
+            Reopening(self._connection, self._root, spec, place, notes).put_right_if_left()
+            yield batches.view(self._connection, batch_id), notes
 
     def _publish(self, tickets: Sequence[Ticket]) -> None:
         try:
@@ -137,3 +146,14 @@ class Controller:
         except OperationalError:
             # The ledger has moved; the housekeeper publishes what is owed.
             return
+
+
+def _note(notes: Notes | str, asked: Sequence[Interval], closed: Sequence[Interval] = ()) -> str:
+    """Note a cancel; returns why that is not possible, or ""."""
+    if isinstance(notes, str):
+        return notes
+    try:
+        notes.cancel(asked, closed)
+    except StorageUnavailable as error:
+        return error.message
+    return ""

@@ -16,6 +16,9 @@ from common.ledger.table import SEGMENT_JOBS, record_dtype
 from common.statistics import Moments, collect
 
 CHUNK_JOBS = 2**16
+# What one step of a requeue moves; the ledger does nothing else meanwhile.
+MOST_RUNS = 2000
+MOST_JOBS = 250_000
 
 
 class Plan:
@@ -52,6 +55,20 @@ class Plan:
             yield from _equal_runs(first, records, chosen)
 
 
+def steps(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """The runs in groups, each small enough for one step of the ledger."""
+    step: list[Run] = []
+    jobs = 0
+    for run in runs:
+        if step and (len(step) == MOST_RUNS or jobs + run[1] > MOST_JOBS):
+            yield step
+            step, jobs = [], 0
+        step.append(run)
+        jobs += run[1]
+    if step:
+        yield step
+
+
 def _equal_runs(first: int, records: np.ndarray, chosen: np.ndarray) -> Iterator[Run]:
     """Runs of chosen jobs with the same state and reason; the attempts are the most of any of them."""
     key = np.where(chosen, records["state"].astype(np.int32) * 256 + records["reason"], -1)
@@ -63,3 +80,4 @@ def _equal_runs(first: int, records: np.ndarray, chosen: np.ndarray) -> Iterator
 
 
 assert SEGMENT_JOBS % CHUNK_JOBS == 0, "a run must lie within one segment"
+assert CHUNK_JOBS <= MOST_JOBS, "a run must fit into one step"

@@ -24,7 +24,10 @@ CHANGEABLE = ("throttle", "priority")
 
 @blueprint.post("/batches/<int:batch>/cancel")
 def cancel(batch: int) -> ResponseReturnValue:
-    """Cancel the batch; with ``{"jobs": "1-9,42"}`` those, with ``{"state": "PENDING"}`` or RUNNING those of them."""
+    """Cancel the batch; with ``{"jobs": "1-9,42"}`` those, with ``{"state": "PENDING"}`` or RUNNING those of them.
+
+    The answer has a ``warning`` when it is done and could not be noted on the volume.
+    """
     body = json_object("jobs", "state")
     given = body.get("state")
     wanted = given.upper() if isinstance(given, str) else ""
@@ -34,8 +37,10 @@ def cancel(batch: int) -> ResponseReturnValue:
     if text is not None and (isinstance(text, bool) or not isinstance(text, str | int)):
         raise InvalidInput('jobs must be a text such as "1-9,42"', field="jobs")
     spans = parse_spans(str(text), batches.view(state().connection, batch).spec.jobs) if text is not None else []
-    done = state().controller.cancel(batch, spans, state=wanted)
-    return {**_standing(batches.view(state().connection, batch)), "cancelled": done}
+    warnings: list[str] = []
+    done = state().controller.cancel(batch, spans, state=wanted, warn=warnings.append)
+    said = {"warning": warnings[0]} if warnings else {}
+    return {**_standing(batches.view(state().connection, batch)), "cancelled": done, **said}
 
 
 @blueprint.post("/batches/<int:batch>/hold")

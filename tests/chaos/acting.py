@@ -7,11 +7,9 @@ from tests import support
 from tests.chaos.expected import Told, of_kind
 from tests.chaos.plan import Act, Step
 from tests.chaos.promises import present_states
-from tests.chaos.system import RECOVERY_SECONDS, SLICE_SECONDS, SLOTS, SLOTS_PER_WORKER, ChaosSystem
+from tests.chaos.system import RECOVERY_SECONDS, SLOTS, SLOTS_PER_WORKER, ChaosSystem
 from tests.chaos.ways import WayToDie
 
-# More jobs than fit into a slice, when nothing but the machine's speed limits them.
-MANY = 20_000
 CRASHES = 5
 
 
@@ -38,9 +36,6 @@ class Acting:
             if step.what is WayToDie.STOP_WORKER:
                 # A time limit is a wall clock's: the job that each slot of the worker was at may have reached it.
                 told.suspended += SLOTS_PER_WORKER
-            if step.what is WayToDie.EMPTY_REDIS and told.answered:
-                # Written, not committed when they were cancelled, and found by the rebuild: a right end, too.
-                told.leaked += SLOTS * (int(SLICE_SECONDS / spec.job_seconds) + 1 if spec.job_seconds else MANY)
         self._emptied |= step.what is WayToDie.EMPTY_REDIS
         return step.what.name
 

@@ -1,5 +1,7 @@
 """The routes that act on a batch, and what they do; test_api_control_refusals has what they refuse."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,24 @@ def test_cancel_again_changes_nothing(client: FlaskClient, connection: Connectio
     assert dump(connection) == before
 
 
+def test_cancel_on_a_full_disk(
+    client: FlaskClient, connection: Connection, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is done, and says that an emptied Redis would undo it; on a disk with room there is no such warning."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "write_synced", full)
+        response = client.post(f"/batches/{batch}/cancel", json={"jobs": "2-3"})
+    assert response.status_code == 200, response.text
+    assert response.get_json()["cancelled"] == 2
+    assert "No space left on device" in response.get_json()["warning"]
+    assert states(connection, batch)[:3] == ["PENDING", "CANCELLED", "CANCELLED"]
+    assert "warning" not in client.post(f"/batches/{batch}/cancel", json={"jobs": 4}).get_json()
+
+
 # ---- hold, release, change
 
 
@@ -100,7 +120,7 @@ def test_what_was_done_is_noted_on_the_volume(client: FlaskClient, root: Path, b
     client.patch(f"/batches/{batch}", json={"throttle": 2, "priority": 3})
     client.post(f"/batches/{batch}/cancel", json={"jobs": "2-3,6"})
     noted = outputs.read_control(root / str(batch))
-    assert noted == {"held": 1, "throttle": 2, "priority": 3, "cancelled": [[2, 2], [6, 1]]}
+    assert noted == {"held": 1, "throttle": 2, "priority": 3, "cancelled": [[2, 2], [6, 1]], "closed": [[2, 2], [6, 1]]}
 
 
 # ---- requeue

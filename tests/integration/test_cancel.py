@@ -35,11 +35,12 @@ def commands(connection: Connection) -> int:
 def test_cancel_costs_the_same_for_ten_million_jobs(connection: Connection) -> None:
     """Cancelling takes as many commands for 10,000,000 jobs as for 1,000: it counts ranges, not jobs."""
     costs = []
-    for jobs in (1000, 10_000_000):
+    # With the first one the server may have yet to be told the script.
+    for jobs in (1000, 1000, 10_000_000):
         spec = submit(connection, jobs)
         for _ in range(3):
             take(connection)
         before = commands(connection)
         assert control.cancel(connection, spec.id)[0] == jobs
         costs.append(commands(connection) - before)
-    assert costs[0] == costs[1]
+    assert costs[1] == costs[2]

@@ -36,8 +36,11 @@ def print_summary(console: Console, view: BatchView, place: Path, *, slots: int,
         for name, said in _estimates(place).items():
             others = f", {said['non_finite']:,} not finite" if said.get("non_finite") else ""
             table.add_row(f"mean of {name}", _interval(said, CONFIDENCE) + others)
+    if spec.until:
+        table.add_row("stop rule", Text(f"{spec.until}: {'met' if view.counters[JobState.ABORTED] else 'not met'}"))
     table.add_row("wall time", f"{wall_seconds:.2f} s, jobs {seconds:.2f} s")
-    table.add_row("speed", f"{view.done / seconds:,.0f} jobs/s on {slots} slots")
+    not_run = view.counters[JobState.ABORTED] + view.counters[JobState.CANCELLED]
+    table.add_row("speed", f"{(view.done - not_run) / seconds:,.0f} jobs/s on {slots} slots")
     table.add_row("seed", str(spec.seed))
     table.add_row("files", Text(", ".join(_files(view, place))))
     if spec.program:

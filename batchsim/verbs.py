@@ -22,6 +22,7 @@ from common.simulations.reasons import place_and_reason
 EXIT_FAILED = 1
 WATCH_SECONDS = 0.5
 DEFAULT_CONFIDENCE = 0.95
+MOST_POINTS_SHOWN = 20
 POINT_FIELDS = ("count", "mean", "standard_error", "ci_low", "ci_high")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -152,10 +153,24 @@ def watch_batch(client: Client, batch: int) -> int:
         if seen["finished"]:
             for text in seen.get("warnings", []):
                 click.echo(f"Warning: {text}", err=True)
-            if seen["counters"].get("COMPLETED") and not seen["options"]["sweep"]:
-                _print_estimates(client.estimates(batch, DEFAULT_CONFIDENCE), DEFAULT_CONFIDENCE)
+            if seen["counters"].get("COMPLETED") and seen["outputs"]:
+                _print_results(client, batch, swept=bool(seen["options"]["sweep"]))
             return _ended(batch, seen)
         time.sleep(WATCH_SECONDS)
+
+
+def _print_results(client: Client, batch: int, *, swept: bool) -> None:
+    """What a batch has come to: each output's mean; of a sweep, those of the first points."""
+    if not swept:
+        _print_estimates(client.estimates(batch, DEFAULT_CONFIDENCE), DEFAULT_CONFIDENCE)
+        return
+    page = client.points(batch, DEFAULT_CONFIDENCE, 0)
+    for point in page["points"][:MOST_POINTS_SHOWN]:
+        where = ", ".join(f"{name} {value}" for name, value in point["parameters"].items())
+        means = [f"{name} {_mean(value)}, n {value['count']:,}" for name, value in point["outputs"].items()]
+        click.echo(f"  {where}: {'; '.join(means)}")
+    if page["num_points"] > MOST_POINTS_SHOWN:
+        click.echo(f"  … {page['num_points']:,} points in all: batchsim estimate {batch} --points")
 
 
 def _ended(batch: int, seen: dict[str, Any]) -> int:
@@ -286,7 +301,11 @@ def _print_points(client: Client, batch: int, confidence: float) -> None:
 
 
 def _interval(value: dict[str, Any], confidence: float) -> str:
-    return "mean " + plus_minus(value["mean"], half_width(value["ci_low"], value["ci_high"]), confidence)
+    return "mean " + _mean(value, confidence)
+
+
+def _mean(value: dict[str, Any], confidence: float | None = None) -> str:
+    return plus_minus(value["mean"], half_width(value["ci_low"], value["ci_high"]), confidence)
 
 
 def _short(value: float | None) -> str:

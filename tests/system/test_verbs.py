@@ -137,6 +137,22 @@ def test_cancel_requeue_and_explain(batchsim: Batchsim, worker: StartWorker, roo
     assert differences(files(root / batch), expected_files(SEED, 20)) == []
 
 
+def test_watch_ends_with_a_sweeps_points(batchsim: Batchsim, worker: StartWorker) -> None:
+    """Each with its parameters and its own estimate; of many the first ones, and how to see the rest."""
+    worker(slots=2)
+    given = ("--simulation", "european_option", "--paths", 100, "--replications", 3, "--watch")
+    lines = said(batchsim("submit", *given, "--sigma", "0.1,0.2", "--strike", "90,100")).splitlines()[-4:]
+    points = [row.split(",") for row in said(batchsim("estimate", 2, "--points")).splitlines()[1:]]
+    assert len(points) == 4
+    for line, (sigma, strike, *_) in zip(lines, points, strict=True):
+        assert line.startswith(f"  sigma {sigma}, strike {strike}: price ")
+        assert " ± " in line
+        assert ", n 3" in line
+    last = said(batchsim("submit", *given, "--sigma", "0.1:0.9:0.01")).splitlines()[-2:]
+    assert last[0].startswith("  sigma 0.29: price ")
+    assert last[1] == "  … 81 points in all: batchsim estimate 3 --points"
+
+
 def test_failures_on_the_command_line(batchsim: Batchsim, worker: StartWorker) -> None:
     """Exit code 1 of --watch, why, and a cancel of what hangs."""
     worker(slots=1)

@@ -228,7 +228,7 @@ def test_a_point_that_stopped_excuses_no_failure(ledger: Connection) -> None:
     commit(ledger, take(ledger), 2, failed=[4])
     assert batches.view(ledger, spec.id).never == 1
     rerun_of = [(4, 1, JobState.FAILED, 1)]
-    assert control.requeue(ledger, first.id, rerun_of) is not None
+    assert requeue(ledger, first.id, rerun_of) is not None
     assert_consistent(ledger)
     run_all(ledger)
     assert counted(ledger, first.id) == {"COMPLETED": 3, "ABORTED": 1}
@@ -240,7 +240,7 @@ def test_what_max_fails_aborted_is_no_success(ledger: Connection) -> None:
     first = submit(ledger, 6, ranges=[(1, 2), (3, 4)], max_fails=0, until="n >= 100")
     spec = submit(ledger, 1, dependency=(("afterok", first.id),))
     commit(ledger, take(ledger), 2, failed=[1])
-    control.requeue(ledger, first.id, [(1, 1, JobState.FAILED, 1)])
+    requeue(ledger, first.id, [(1, 1, JobState.FAILED, 1)])
     run_all(ledger)
     assert counted(ledger, first.id) == {"COMPLETED": 2, "ABORTED": 4}
     view = batches.view(ledger, spec.id)
@@ -253,15 +253,15 @@ def test_what_was_not_needed_and_is_requeued_must_complete(ledger: Connection) -
     commit(ledger, take(ledger), 2)
     stop(ledger, first)
     assert batches.view(ledger, first.id).needless == 4
-    assert control.requeue(ledger, first.id, [(4, 2, JobState.FAILED, 0)]) is None
+    assert requeue(ledger, first.id, [(4, 2, JobState.FAILED, 0)]) is None
     assert batches.view(ledger, first.id).needless == 4, "the ledger refused"
-    assert control.requeue(ledger, first.id, [(4, 2, JobState.ABORTED, 0)]) is not None
+    assert requeue(ledger, first.id, [(4, 2, JobState.ABORTED, 0)]) is not None
     assert batches.view(ledger, first.id).needless == 2
     assert_consistent(ledger)
     control.cancel(ledger, first.id)
     spec = submit(ledger, 1, dependency=(("afterok", first.id),))
     assert batches.view(ledger, spec.id).never == 1
-    control.requeue(ledger, first.id, [(4, 2, JobState.CANCELLED, 0)])
+    requeue(ledger, first.id, [(4, 2, JobState.CANCELLED, 0)])
     assert_consistent(ledger)
     run_all(ledger)
     assert counted(ledger, spec.id) == {"COMPLETED": 1}

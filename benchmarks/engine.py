@@ -87,7 +87,8 @@ class Engine(System):
     def wait_finished(self, batch: int) -> None:
         """Return when the batch's results files are written."""
         while not batches.view(self.connection, batch).finished:
-            time.sleep(0.02)
+            # Looking costs CPU time that the jobs could have had.
+            time.sleep(0.1)
 
     def peaks(self) -> dict[str, float]:
         """Peak resident memory of the largest slot, the first worker's main process and Redis, MB."""

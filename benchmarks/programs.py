@@ -1,10 +1,11 @@
 """What the engine adds to running an executable: ``python -m benchmarks.programs``.
 
-2,000 jobs of a small program, beside as many bare processes as there are slots: each starts every second job's program
-with ``posix_spawn``, reads its pipe, waits for it, writes the same CSV and syncs once a second as the engine does. Both
-in turn, round by round; speeds are ratios within a round, of which the median counts.
+2,000 jobs of a small program, which computes for ``--milliseconds``, beside as many bare processes as there are slots:
+each starts every second job's program with ``posix_spawn``, reads its pipe, waits for it, writes the same CSV and syncs
+once a second as the engine does. Both in turn, round by round; speeds are ratios within a round, of which the median
+counts.
 
-``python -m benchmarks.programs bare DIRECTORY PROGRAM SLOT SLOTS JOBS`` is one such bare process.
+``python -m benchmarks.programs bare DIRECTORY PROGRAM SLOT SLOTS JOBS MILLISECONDS`` is one such bare process.
 """
 
 import json
@@ -32,8 +33,10 @@ SYNC_SECONDS = 1.0
 SOURCE = """
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 int main(int count, char **words) {
-    double x = count > 1 ? strtod(words[1], 0) : 0;
+    double x = count > 1 ? strtod(words[1], 0) : 0, milliseconds = count > 2 ? strtod(words[2], 0) : 0;
+    while (clock() < milliseconds * CLOCKS_PER_SEC / 1000) { }
     printf("{\\"x\\": %.17g}\\n", x / 3);
     return 0;
 }
@@ -50,8 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = frame.parser(__doc__)
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--milliseconds", type=int, default=0, help="how long the program computes")
     options = parser.parse_args(given)
-    frame.print_heading(f"{options.jobs:,} jobs, {SLOTS} slots, {options.rounds} rounds")
+    frame.print_heading(f"{options.jobs:,} jobs of {options.milliseconds} ms, {SLOTS} slots, {options.rounds} rounds")
     ratios, bare, engine = [], [], []
     with frame.workspace(options.dir) as base:
         frame.require_space(base, 2 * options.jobs * options.rounds)
@@ -62,9 +66,9 @@ def main(arguments: list[str] | None = None) -> None:
                 root = base / f"{number}-{turn % 2}"
                 root.mkdir()
                 if turn % 2:
-                    engine.append(_engine_seconds(root, program, options.jobs))
+                    engine.append(_engine_seconds(root, program, options.jobs, options.milliseconds))
                 else:
-                    bare.append(_bare_seconds(root, program, options.jobs))
+                    bare.append(_bare_seconds(root, program, options.jobs, options.milliseconds))
             ratios.append(engine[-1] / bare[-1])
             print(
                 f"  round {number + 1}: bare {bare[-1]:.2f} s, engine {engine[-1]:.2f} s", file=sys.stderr, flush=True
@@ -89,15 +93,16 @@ def _program(base: Path) -> str:
     return str(base / "small")
 
 
-def _words(program: str, index: str) -> list[str]:
-    return [program, '{"x": 1}' if program.endswith("echo") else index]
+def _words(program: str, index: str, milliseconds: int) -> list[str]:
+    return [program, '{"x": 1}'] if program.endswith("echo") else [program, index, str(milliseconds)]
 
 
-def _engine_seconds(root: Path, program: str, jobs: int) -> float:
+def _engine_seconds(root: Path, program: str, jobs: int, milliseconds: int) -> float:
     with Engine(root, slots=SLOTS) as engine:
         # What a job is told goes into its words; a placeholder is one, a brace of the JSON is not.
-        name, word = _words(program, "{index}")
-        command = (quoted(name), word if word == "{index}" else quoted(word))
+        command = tuple(
+            word if word == "{index}" else quoted(word) for word in _words(program, "{index}", milliseconds)
+        )
         spec = engine.submitter.submit(jobs, 42, program=Program(command, str(root)), outputs_of_program=("x",))
         engine.wait_finished(spec.id)
         view = batches.view(engine.connection, spec.id)
@@ -107,12 +112,12 @@ def _engine_seconds(root: Path, program: str, jobs: int) -> float:
         return view.ended - view.started
 
 
-def _bare_seconds(root: Path, program: str, jobs: int) -> float:
+def _bare_seconds(root: Path, program: str, jobs: int, milliseconds: int) -> float:
     spec = BatchSpec(1, jobs, 42)
     outputs.prepare(root, spec)
     processes = [
         subprocess.Popen(
-            python("-m", "benchmarks.programs", BARE, str(root), program, str(slot), str(SLOTS), str(jobs)),
+            python("-m", "benchmarks.programs", BARE, str(root), program, *map(str, (slot, SLOTS, jobs, milliseconds))),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -132,7 +137,7 @@ def _bare_seconds(root: Path, program: str, jobs: int) -> float:
     return time.perf_counter() - begin
 
 
-def run_bare(root: Path, program: str, slot: int, slots: int, jobs: int) -> None:
+def run_bare(root: Path, program: str, slot: int, slots: int, jobs: int, milliseconds: int) -> None:
     """One process's share. Says that it is ready, and waits for a line."""
     spec, row = BatchSpec(1, jobs, 42), RowFormat(["x"])
     with results.writer(root, spec, f"bare-{slot}", "slice") as writer:
@@ -140,7 +145,7 @@ def run_bare(root: Path, program: str, slot: int, slots: int, jobs: int) -> None
         sys.stdin.readline()
         synced = time.perf_counter()
         for index in range(1 + slot, jobs + 1, slots):
-            printed = run_program(program, _words(program, str(index)))
+            printed = run_program(program, _words(program, str(index), milliseconds))
             writer.write(index, row([json.loads(printed)["x"]]))
             if time.perf_counter() - synced > SYNC_SECONDS:
                 writer.sync()

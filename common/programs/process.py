@@ -19,6 +19,7 @@ import time
 from _signal import pthread_sigmask  # type: ignore[import-not-found, unused-ignore]
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from common.programs.launcher import Launcher
@@ -42,6 +43,7 @@ _UNKNOWN_EXIT: _Exit = (255 << 8, 0.0, 0)
 _INTERRUPTING = (signal.SIGALRM, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)
 # getrusage gives bytes on macOS and kB elsewhere.
 _RSS_PER_KB = 1024 if sys.platform == "darwin" else 1
+_UNLIMITED = contextlib.nullcontext()
 # A new process's peak begins with that of the one which started it, of which the kernel's counts are some MB off.
 _PEAK_SLACK_KB = 4096
 
@@ -130,8 +132,10 @@ class Process:
         killed = watch.program_ended()
         status, cpu, peak = self._exit or _take_exit(self._pid) or _UNKNOWN_EXIT
         self._drain()
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _RSS_PER_KB
-        peak = peak if peak > own + _PEAK_SLACK_KB else self._peak_kb
+        if peak > _own_peak_kb():
+            # Ours may have grown since we looked.
+            _own_peak_kb.cache_clear()
+        peak = peak if peak > _own_peak_kb() + _PEAK_SLACK_KB else self._peak_kb
         return Ended(os.waitstatus_to_exitcode(status), cpu, peak, killed)
 
     def close(self) -> None:
@@ -178,6 +182,12 @@ class Process:
                 self._read(descriptor, event)
 
 
+@cache
+def _own_peak_kb() -> int:
+    """The most memory that this process has had; it can only have grown since."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _RSS_PER_KB
+
+
 def run(
     launcher: Launcher,
     path: str,
@@ -199,9 +209,10 @@ def run(
     try:
         pipes += os.pipe()
         pipes += os.pipe()
-        with limited(limit_kb):
+        with limited(limit_kb) if limit_kb else _UNLIMITED:
             pid = launcher.start(path, words, variables, pipes[1], pipes[3])
-        limit(pid, limit_kb)
+        if limit_kb:
+            limit(pid, limit_kb)
         watch.program_began(pid, limit_kb)
         os.close(pipes.pop(3))
         os.close(pipes.pop(1))

@@ -80,7 +80,7 @@ class Results:
 
     def _rows(self, rows: Sequence[dict[str, Any]], line: bytes) -> Result:
         columns = list(rows[0])
-        if any(list(row) != columns for row in rows):
+        if len(rows) > 1 and any(list(row) != columns for row in rows):
             raise ProgramFailed(f"The program printed rows with different columns. {_shown(line)}")
         outputs = self._numbers(rows[-1], line)
         if columns != self._columns:
@@ -114,12 +114,14 @@ def _json(line: bytes) -> Any:
         text = line.decode()
     except UnicodeDecodeError:
         return None
-    for read in (text, _NOT_FINITE.sub(_as_json, text)):
-        try:
-            return json.loads(read)
-        except (ValueError, RecursionError):
-            continue
-    return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(_NOT_FINITE.sub(_as_json, text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _as_json(found: re.Match[str]) -> str:

@@ -29,6 +29,10 @@ from common.seeds import Streams, seed31
 from common.sweep import Sweep
 
 SHELL = "/bin/sh"
+# So many jobs are prepared at once: right after a program, in caches that it has emptied, each takes ten times as long.
+AHEAD_JOBS = 32
+# A job's number in the array, its command and its environment.
+Prepared = tuple[int, list[bytes], dict[bytes, bytes]]
 # As shells have it for a program that is not there, or cannot be run.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 # A program that came so near to its limit, and failed, failed for want of memory.
@@ -86,6 +90,7 @@ class ProgramJobs:
         self._at = lru_cache(64)(self._point)
         self._launcher: Launcher | None = None
         self._found: dict[bytes, str] = {}
+        self._prepared: dict[tuple[int, int], Prepared] = {}
         self._scratch = Scratch(scratch)
         self._fixed |= {b"JOB_DIR": os.fsencode(self._scratch.path)}
         self._fixed |= {b"JOB_RESULT": os.fsencode(self._scratch.result_path)}
@@ -98,8 +103,7 @@ class ProgramJobs:
         if self._spec.job_seconds:
             time.sleep(self._spec.job_seconds)
         self.usage.cpu_seconds, self.usage.rss_kb = 0.0, 0
-        task = self._indices.at(index) if self._indices else index
-        words, variables = self._filled(index, task, attempt)
+        task, words, variables = self._take_prepared(index, attempt)
         out, err = Stream(), Stream()
         try:
             try:
@@ -127,8 +131,22 @@ class ProgramJobs:
         texts = {name: text(value) for name, value in parameters.items()}
         return texts, self._fixed | environment.of_parameters(parameters)
 
-    def _filled(self, index: int, task: int, attempt: int) -> tuple[list[bytes], dict[bytes, bytes]]:
-        """The command and the environment of one attempt."""
+    def _take_prepared(self, index: int, attempt: int) -> Prepared:
+        """What one attempt is started with; prepared with those of the jobs behind it, which come next."""
+        found = self._prepared.pop((index, attempt), None)
+        if found is None:
+            found = self._prepare(index, attempt)
+            self._prepared.clear()
+            for job in range(index + 1, min(index + AHEAD_JOBS, self._spec.jobs + 1)):
+                try:
+                    self._prepared[job, attempt] = self._prepare(job, attempt)
+                except Exception:  # noqa: BLE001 - it is that job's, and told when its turn comes
+                    break
+        return found
+
+    def _prepare(self, index: int, attempt: int) -> Prepared:
+        """The task, the command and the environment of one attempt."""
+        task = self._indices.at(index) if self._indices else index
         sweep, batch = self._sweep, self._spec.id
         stream = sweep.stream(index) if sweep else index
         seed, short = self._streams.seed(stream), seed31(self._spec.seed, stream)
@@ -142,7 +160,8 @@ class ProgramJobs:
             "batch": str(batch),
             "dir": self._scratch.path,
         }
-        return self._command.fill(texts | own), variables | environment.of_job(batch, index, task, attempt, seed, short)
+        given = environment.of_job(batch, index, task, attempt, seed, short)
+        return task, self._command.fill(texts | own), variables | given
 
     def _run(self, words: list[bytes], variables: Mapping[bytes, bytes], out: Stream, err: Stream) -> Ended:
         path = self._found.get(words[0]) or self._find(words[0], variables)

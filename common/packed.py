@@ -153,7 +153,7 @@ def lock_file(name: str, place: int) -> int | None:
 
 
 class PackedWriter:
-    """Writes the CSVs of one batch for one slot into its segment; used as :class:`common.outputs.JobWriter`.
+    """Writes the CSVs of one batch for one slot into its segment; used as :class:`common.job_writer.JobWriter`.
 
     ``durability`` is ``none``, or ``slice`` or ``file``, which are the same here: :meth:`sync` makes all that was
     written durable at once, with one fdatasync. Until then it is in this process's memory, or lost with the machine.

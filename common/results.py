@@ -11,7 +11,8 @@ import numpy as np
 
 from common.batch import BatchSpec
 from common.errors import InvalidInput
-from common.outputs import JOB_NAME, JobWriter, job_name
+from common.job_writer import JobWriter
+from common.outputs import JOB_NAME, job_name
 from common.packed import PackedWriter
 from common.packed_index import PackedReader
 

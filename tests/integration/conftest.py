@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from common import queue
 from common.batch import BatchSpec
+from common.control import Controller
 from common.ledger import Connection, batches
 from common.settings import Settings
 from common.submission import Submitter
@@ -84,3 +85,9 @@ def ended(batch: int, connection: Connection, root: Path) -> int:
     run_all(connection, failed=[2, 5])
     assert write_results(connection, root, batch, "test")
     return batch
+
+
+@pytest.fixture
+def controller(submitter: Submitter, ledger: Connection, redis_url: str, root: Path) -> Controller:
+    """Acts on the test's Redis and directory."""
+    return Controller(ledger, queue.make_app(redis_url), root)

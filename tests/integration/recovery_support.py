@@ -5,6 +5,7 @@ from pathlib import Path
 from common import outputs, queue, results
 from common.audit import audit, verify
 from common.batch import BatchSpec
+from common.job_writer import JobWriter
 from common.jobs import Jobs
 from common.ledger import Connection, batches, ranges
 from common.ledger.ranges import Lease
@@ -45,7 +46,7 @@ def run_jobs(connection: Connection, root: Path, batch: int, most: int | None = 
 
 def write_job(root: Path, spec: BatchSpec, index: int) -> None:
     """Put a job's file into place as a slot does."""
-    with outputs.JobWriter(root, spec, "t", "none") as writer:
+    with JobWriter(root, spec, "t", "none") as writer:
         writer.write(index, Jobs(spec).result(index)[0])
 
 

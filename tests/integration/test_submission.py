@@ -7,6 +7,7 @@ import pytest
 from common import outputs, queue
 from common.batch import BatchSpec
 from common.errors import BrokerUnavailable, Conflict, InvalidInput, StorageUnavailable
+from common.job_writer import JobWriter
 from common.ledger import Connection, batches, keys, ranges
 from common.options import read_options
 from common.outputs import exclusive
@@ -169,7 +170,7 @@ def test_a_cancelled_batchs_slot_cannot_touch_the_next(
     first = submitter.start_up(configured(root, seed=1), "c1")
     lease, _ = ranges.claim(connection, (0, ""), worker="w", slot="s", lease_seconds=60, slice_seconds=1)
     assert lease is not None
-    with outputs.JobWriter(root, first, "w", "none") as writer:
+    with JobWriter(root, first, "w", "none") as writer:
         second = submitter.start_up(configured(root, jobs=6), "c2")
         with pytest.raises(FileNotFoundError):
             writer.write(1, b"late")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from common import outputs
 from common.batch import BatchSpec
 from common.errors import NotFound, StorageUnavailable
-from common.outputs import JobWriter
+from common.job_writer import JobWriter
 
 SPEC = BatchSpec(7, 100, 42)
 STARTUP = BatchSpec(7, 100, 42, startup=True)

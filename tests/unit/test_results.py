@@ -9,7 +9,7 @@ import pytest
 from common import outputs, results
 from common.batch import BatchSpec
 from common.errors import InvalidInput
-from common.outputs import JobWriter
+from common.job_writer import JobWriter
 from common.packed import PackedWriter
 from common.rows import read_rows
 

@@ -14,15 +14,13 @@ from batchsim.parameters import WithParameters
 from batchsim.sweeping import NAMES, read, sweep_options, untyped
 from common.errors import InvalidInput
 from common.indices import parse_id
-from common.intervals import half_width, plus_minus
+from common.intervals import CONFIDENCE, MOST_POINTS_SHOWN, half_width, plus_minus
 from common.options import DEFAULTS, Options
 from common.simulations.described import Kinds, kinds_of
 from common.simulations.reasons import place_and_reason
 
 EXIT_FAILED = 1
 WATCH_SECONDS = 0.5
-DEFAULT_CONFIDENCE = 0.95
-MOST_POINTS_SHOWN = 20
 POINT_FIELDS = ("count", "mean", "standard_error", "ci_low", "ci_high")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -162,9 +160,9 @@ def watch_batch(client: Client, batch: int) -> int:
 def _print_results(client: Client, batch: int, *, swept: bool) -> None:
     """What a batch has come to: each output's mean; of a sweep, those of the first points."""
     if not swept:
-        _print_estimates(client.estimates(batch, DEFAULT_CONFIDENCE), DEFAULT_CONFIDENCE)
+        _print_estimates(client.estimates(batch, CONFIDENCE), CONFIDENCE)
         return
-    page = client.points(batch, DEFAULT_CONFIDENCE, 0)
+    page = client.points(batch, CONFIDENCE, 0)
     for point in page["points"][:MOST_POINTS_SHOWN]:
         where = ", ".join(f"{name} {value}" for name, value in point["parameters"].items())
         means = [f"{name} {_mean(value)}, n {value['count']:,}" for name, value in point["outputs"].items()]
@@ -175,10 +173,9 @@ def _print_results(client: Client, batch: int, *, swept: bool) -> None:
 
 def _ended(batch: int, seen: dict[str, Any]) -> int:
     """Say what there is to say of a batch that has ended; returns the exit code."""
-    if seen["state"] == "ABORTED" and seen["options"]["until"]:
-        click.echo("The stop rule was met; jobs that it made needless were not run.", err=True)
-        return 0
-    if seen["state"] == "COMPLETED":
+    if seen["needless"]:
+        click.echo(f"The stop rule was met: {_jobs(seen['needless'])} were not needed.", err=True)
+    if seen["succeeded"]:
         return 0
     click.echo(f"Why, and what to do: batchsim explain {batch}", err=True)
     return EXIT_FAILED
@@ -264,7 +261,7 @@ def _jobs(count: int) -> str:
 @click.command()
 @click.argument("batch", type=BATCH)
 @click.option("--points", "by_point", is_flag=True, help="of each point of a sweep, as CSV")
-@click.option("--confidence", type=float, default=DEFAULT_CONFIDENCE, show_default=True, help="of the intervals")
+@click.option("--confidence", type=float, default=CONFIDENCE, show_default=True, help="of the intervals")
 @server_options
 def estimate(batch: int, by_point: bool, confidence: float, url: str, token: str) -> None:
     """Show each output's mean with its confidence interval, as far as the batch is."""

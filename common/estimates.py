@@ -13,13 +13,14 @@ import numpy as np
 from common import samples
 from common.batch import BatchSpec
 from common.errors import InvalidInput
+from common.intervals import CONFIDENCE
 from common.ledger import Connection
 from common.samples import Samples
 from common.statistics import Moments
 from common.sweep import Sweep
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-DEFAULT_CONFIDENCE = 0.95
+DEFAULT_CONFIDENCE = CONFIDENCE
 HISTOGRAM_BINS = 20
 MOST_POINTS = 1000
 SCALARS = ("mean", "standard_deviation", "standard_error", "ci_low", "ci_high", "min", "max")

@@ -2,6 +2,10 @@
 
 import math
 
+#: Of the intervals that are shown when nobody asks for another.
+CONFIDENCE = 0.95
+#: Of a sweep so many are shown at once.
+MOST_POINTS_SHOWN = 20
 DIGITS = 3
 MOST_DECIMALS = 9
 

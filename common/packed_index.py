@@ -24,6 +24,7 @@ import os
 import struct
 import threading
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -103,10 +104,14 @@ class PackedReader:
             self._catalog.refresh(packed)
 
 
-def write_index(place: Path, jobs: int, keep: np.ndarray | None = None) -> None:
+def write_index(
+    place: Path, jobs: int, keep: np.ndarray | None = None, *, check: Callable[[], None] = lambda: None
+) -> None:
     """Scan all blocks of a batch and write ``packed/index.bin``, synced, in one step; nothing without a packed/.
 
     With ``keep``, a bool per job, the others' CSVs are not found any more: they were packed and never committed.
+
+    ``check`` is called before the index gets its name, and raises when it must not.
 
     Takes 14 bytes a job of memory. Raises OSError, and :class:`Conflict` when another process is writing it.
     """
@@ -124,6 +129,7 @@ def write_index(place: Path, jobs: int, keep: np.ndarray | None = None) -> None:
             raise Conflict(f"{place / PACKED_NAME / INDEX_NAME} is being written by another process.")
         try:
             _write(descriptor, catalog, jobs)
+            check()
             os.rename(_TEMPORARY, INDEX_NAME, src_dir_fd=packed, dst_dir_fd=packed)
         finally:
             os.close(descriptor)

@@ -91,6 +91,7 @@ class ProgramJobs:
         self._launcher: Launcher | None = None
         self._found: dict[bytes, str] = {}
         self._prepared: dict[tuple[int, int], Prepared] = {}
+        self._last = (0, 0)
         self._scratch = Scratch(scratch)
         self._fixed |= {b"JOB_DIR": os.fsencode(self._scratch.path)}
         self._fixed |= {b"JOB_RESULT": os.fsencode(self._scratch.result_path)}
@@ -137,11 +138,14 @@ class ProgramJobs:
         if found is None:
             found = self._prepare(index, attempt)
             self._prepared.clear()
-            for job in range(index + 1, min(index + AHEAD_JOBS, self._spec.jobs + 1)):
+            # One after the other; who asks for single ones, as a verification does, has no use for their neighbours.
+            ahead = AHEAD_JOBS if self._last == (index - 1, attempt) else 1
+            for job in range(index + 1, min(index + ahead, self._spec.jobs + 1)):
                 try:
                     self._prepared[job, attempt] = self._prepare(job, attempt)
                 except Exception:  # noqa: BLE001 - it is that job's, and told when its turn comes
                     break
+        self._last = index, attempt
         return found
 
     def _prepare(self, index: int, attempt: int) -> Prepared:

@@ -143,7 +143,8 @@ def _files_in(package: Path, name: str) -> Iterator[tuple[str, Path]]:
 
 def _installed(name: str) -> bool:
     # The working directory is on the path of some of our processes and not of others.
-    elsewhere = [entry for entry in sys.path if entry not in ("", str(Path.cwd()))]
+    here = Path.cwd()
+    elsewhere = [entry for entry in sys.path if entry and Path(entry).resolve() != here]
     for finder in sys.meta_path:
         spec = finder.find_spec(name, elsewhere if finder is PathFinder else None)
         # Any directory is a package without a loader of its own, which gives way to a file.

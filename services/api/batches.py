@@ -112,6 +112,8 @@ def _brief(view: BatchView) -> dict[str, Any]:
         "output_mode": spec.output_mode,
         "counters": {job.name: view.counters[job] for job in JobState if view.counters[job]},
         "done": view.done,
+        "needless": view.needless,
+        "succeeded": view.ended is not None and view.succeeded,
         "created": view.created,
         "started": view.started,
         "ended": view.ended,

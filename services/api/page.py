@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 
 from common import estimates, outputs
 from common.errors import BatchSimError
-from common.intervals import half_width, plus_minus
+from common.intervals import MOST_POINTS_SHOWN, half_width, plus_minus
 from common.ledger import batches
 from common.ledger.batches import BatchView
 from common.statistics import Moments
@@ -18,7 +18,6 @@ from services.api.state import state
 blueprint = Blueprint("page", __name__)
 
 JOBS_SHOWN = 200
-POINTS_SHOWN = 20
 # Of whose jobs the page computes estimates at each look.
 MOST_JOBS_LOOKED_AT = 2**18
 
@@ -67,7 +66,7 @@ def _means(view: BatchView) -> list[tuple[str, str, Moments]]:
 
 def _points(view: BatchView) -> list[dict[str, Any]]:
     """The first points of a sweep: parameters, jobs, and each output's mean and interval as text."""
-    limit = min(POINTS_SHOWN, MOST_JOBS_LOOKED_AT // int(view.spec.sweep["replications"]))
+    limit = min(MOST_POINTS_SHOWN, MOST_JOBS_LOOKED_AT // int(view.spec.sweep["replications"]))
     if not view.spec.outputs or not limit:
         return []
     return [

@@ -15,12 +15,8 @@ from rich.text import Text
 
 from common import outputs
 from common.batch import JobState
-from common.intervals import half_width, plus_minus
+from common.intervals import CONFIDENCE, MOST_POINTS_SHOWN, half_width, plus_minus
 from common.ledger.batches import BatchView
-
-MOST_POINTS_SHOWN = 20
-# Of the intervals in the files.
-CONFIDENCE = 0.95
 
 
 def print_summary(console: Console, view: BatchView, place: Path, *, slots: int, wall_seconds: float) -> None:
@@ -37,7 +33,7 @@ def print_summary(console: Console, view: BatchView, place: Path, *, slots: int,
             others = f", {said['non_finite']:,} not finite" if said.get("non_finite") else ""
             table.add_row(f"mean of {name}", _interval(said, CONFIDENCE) + others)
     if spec.until:
-        table.add_row("stop rule", Text(f"{spec.until}: {'met' if view.counters[JobState.ABORTED] else 'not met'}"))
+        table.add_row("stop rule", Text(f"{spec.until}: {'met' if view.needless else 'not met'}"))
     table.add_row("wall time", f"{wall_seconds:.2f} s, jobs {seconds:.2f} s")
     not_run = view.counters[JobState.ABORTED] + view.counters[JobState.CANCELLED]
     table.add_row("speed", f"{(view.done - not_run) / seconds:,.0f} jobs/s on {slots} slots")

@@ -83,9 +83,7 @@ class Watch:
                 view = self._wait(spec.id)
             self._print_summary(view)
             self._supervisor.stop(patience_seconds=0.0 if self._private else GOODBYE_SECONDS)
-            # A batch that its own stop rule ended is as good as complete.
-            good = view.state == "COMPLETED" or (view.state == "ABORTED" and bool(spec.until))
-            return 0 if good else EXIT_FAILED
+            return 0 if view.succeeded else EXIT_FAILED
         except KeyboardInterrupt:
             self._print_interrupted(spec)
             return EXIT_INTERRUPTED

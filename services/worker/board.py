@@ -11,9 +11,11 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a slot holds that runs jobs again to compare them, or that waits for the volume: no range, and so no lease.
+# What a slot holds that runs jobs again to compare them, waits for the volume, or writes results files: no range, and
+# so no lease.
 VERIFYING = "verify-"
 AWAITING_STORAGE = "storage-"
+FINISHING = "finish-"
 _ENTRY = struct.Struct("<IB59s")
 _HEADER_BYTES = _ENTRY.size
 # What the slot says of its slice: first job, record size, attempt, tries, seconds a job may take, kB it may grow to.
@@ -53,7 +55,7 @@ class SlotEntry:
     @property
     def has_range(self) -> bool:
         """Whether it holds a range, and so a lease."""
-        return bool(self.token) and not self.token.startswith((VERIFYING, AWAITING_STORAGE))
+        return bool(self.token) and not self.token.startswith((VERIFYING, AWAITING_STORAGE, FINISHING))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from common.suspicion import Inspection
 from services.worker.points import Swept, has_points, swept, write_points
 
 CHUNK_JOBS = 2**16
+# Where a finisher works, with its name behind it.
+FINISH_PREFIX = ".finish-"
 # Renewed with every chunk of rows, so a dead writer is replaced after this time.
 CLAIM_SECONDS = 10.0
 # A batch of more jobs has no quantiles in its summary.
@@ -47,7 +49,7 @@ class _Claim:
         self._view = view
         self._name = name
         #: What is made on the way lies under this name.
-        self.directory = f".finish-{name.replace('/', '-')}"
+        self.directory = f"{FINISH_PREFIX}{name.replace('/', '-')}"
 
     def renew(self) -> None:
         """Take it, or keep it for longer. Raises :class:`_Superseded`."""
@@ -116,11 +118,13 @@ def _write(connection: Connection, root: Path, view: BatchView, claim: _Claim) -
     if view.spec.output_mode == "packed":
         completed = _completed(connection, view)
         claim.renew()
-        packed_index.write_index(place, view.spec.jobs, completed)
+        packed_index.write_index(place, view.spec.jobs, completed, check=claim.renew)
     elif view.counters[JobState.COMPLETED] < view.spec.jobs:
         _remove_strays(connection, view, place, work, claim)
     outputs.publish(work / outputs.SUMMARY_NAME, place / outputs.SUMMARY_NAME)
-    shutil.rmtree(work)
+    for left in (work, *place.glob(f"{FINISH_PREFIX}*")):
+        # Also what somebody left who died at it.
+        shutil.rmtree(left, ignore_errors=True)
     # It may be that of slots that run jobs again.
     claim.renew()
     outputs.remove_staging(root, view.spec)

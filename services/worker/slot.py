@@ -20,7 +20,7 @@ from common.ledger.verifications import Part
 from common.settings import Settings
 from common.simulations import registry
 from services.worker.aftermath import bury
-from services.worker.board import AWAITING_STORAGE, VERIFYING, Board
+from services.worker.board import AWAITING_STORAGE, FINISHING, VERIFYING, Board
 from services.worker.guard import Guard
 from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob, limits_of
@@ -209,11 +209,14 @@ class Slot:
         # Not at the top: a slot that never finishes a batch need not carry Arrow's 60 MB.
         from services.worker.finish import finish
 
+        self._board.write(self._index, os.getpid(), f"{FINISHING}{batch}")
         try:
             if finish(self._connection, self._settings.output_dir, batch, self._name):
                 log.info("batch.finished", batch=batch)
         except (BatchSimError, OSError) as error:
             log.error("finish.failed", batch=batch, error=str(error))
+        finally:
+            self._board.write(self._index, os.getpid())
 
     def verify(self, part: Part) -> None:
         """Run completed jobs again and compare; nothing is lost when this fails, and whoever asked sees it."""

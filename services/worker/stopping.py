@@ -1,5 +1,8 @@
 """Hold stop rules against what has completed, and end what is good enough: a batch, or a point of a sweep."""
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import structlog
 from celery import Celery
@@ -15,6 +18,11 @@ log = structlog.get_logger()
 
 # Records of a sweep that are looked at in one round; the other points' turn comes in the next ones.
 MOST_JOBS_LOOKED_AT = 2**19
+# Of a point with more replications the rule is held against the first so many.
+MOST_JOBS_OF_A_POINT = 2**23
+CHUNK_JOBS = 2**18
+# After a look this many times its length is left to the keeper's other steps.
+REST = 20.0
 
 
 class StopRules:
@@ -24,12 +32,16 @@ class StopRules:
     committed yet.
     """
 
-    def __init__(self, connection: Connection, app: Celery, *, slice_seconds: float) -> None:
+    def __init__(
+        self, connection: Connection, app: Celery, *, slice_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._connection = connection
         self._app = app
         self._slice_seconds = slice_seconds
         # Of each sweep the point that was looked at last.
         self._last: dict[int, int] = {}
+        self._clock = clock
+        self._rest_until = 0.0
 
     def apply(self) -> None:
         """One look. Raises :class:`common.errors.BrokerUnavailable` or kombu's OperationalError."""
@@ -38,18 +50,26 @@ class StopRules:
         for batch, text in found.items():
             spec, rule = batches.view(self._connection, batch).spec, StopRule.parse(text)
             if spec.sweep and spec.jobs > spec.sweep["replications"]:
-                self._look_at_points(spec, rule)
+                began = self._clock()
+                if began >= self._rest_until:
+                    self._look_at_points(spec, rule)
+                    self._rest_until = self._clock() + REST * (self._clock() - began)
             elif rule.met(batches.statistics(self._connection, batch, spec.outputs)):
                 self._stop(spec, 1, spec.jobs)
 
     def _look_at_points(self, spec: BatchSpec, rule: StopRule) -> None:
         replications = int(spec.sweep["replications"])
         # Points run in turn, so of most of them either nothing is done or nothing is left: those that are under way are
-        # where ranges stand.
+        # where ranges stand. A range at a point's first job seldom has anything done behind it: after a requeue.
         heads = {ticket.first - 1 for ticket in ranges.open_ranges(self._connection, spec.id)}
-        points = sorted({head // replications for head in heads if head % replications})
+        under_way = {head // replications for head in heads if head % replications}
+        others = {head // replications for head in heads} - under_way
         last = self._last.get(spec.id, -1)
-        in_turn = [point for point in points if point > last] + [point for point in points if point <= last]
+        in_turn = [
+            point
+            for points in (sorted(under_way), sorted(others))
+            for point in (*(each for each in points if each > last), *(each for each in points if each <= last))
+        ]
         for point in in_turn[: max(1, MOST_JOBS_LOOKED_AT // replications)]:
             self._last[spec.id] = point
             first = point * replications + 1
@@ -57,14 +77,19 @@ class StopRules:
                 self._stop(spec, first, replications)
 
     def _good_enough(self, spec: BatchSpec, rule: StopRule, first: int, count: int) -> bool:
-        records = table.page(self._connection, spec.id, first, count, record_dtype(spec.outputs))
-        completed = records[records["state"] == JobState.COMPLETED]
-        left = np.count_nonzero(records["state"] == JobState.PENDING)
-        if not left or left * completed["elapsed"].sum() < self._slice_seconds * len(completed):
-            return False
         found: dict[str, Moments] = {}
-        collect(found, completed, [rule.output])
-        return rule.met(found)
+        left, timed, seconds = 0, 0, 0.0
+        for start in range(first, first + min(count, MOST_JOBS_OF_A_POINT), CHUNK_JOBS):
+            size = min(CHUNK_JOBS, first + count - start)
+            records = table.page(self._connection, spec.id, start, size, record_dtype(spec.outputs))
+            completed = records[records["state"] == JobState.COMPLETED]
+            left += int(np.count_nonzero(records["state"] == JobState.PENDING))
+            # What was rebuilt from its files has no time.
+            timed += int(np.count_nonzero(completed["elapsed"]))
+            seconds += float(completed["elapsed"].sum())
+            collect(found, completed, [rule.output])
+        nearly_over = bool(timed) and left * seconds < self._slice_seconds * timed
+        return bool(left) and not nearly_over and rule.met(found)
 
     def _stop(self, spec: BatchSpec, first: int, count: int) -> None:
         jobs, tickets = control.abort(self._connection, spec.id, Reason.StopRule, first, first + count - 1)

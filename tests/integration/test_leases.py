@@ -58,6 +58,17 @@ def test_which_job_runs(ledger: Connection, state: str, cancelled: list[tuple[in
     assert (at_job(ledger, lease, 42) == [lease.token]) is (state == "RUNNING")
 
 
+def test_what_is_done_and_not_committed_is_not_cancelled(ledger: Connection) -> None:
+    """By its number: it has ended, only nobody knows as yet, and the job in hand is not given up for it."""
+    spec = submit(ledger, 100, ranges=[(1, 100)])
+    lease = take(ledger)
+    at_job(ledger, lease, 42)
+    assert control.cancel(ledger, spec.id, 3, 5)[0] == 0
+    assert at_job(ledger, lease, 42) == []
+    assert control.cancel(ledger, spec.id, 3, 60)[0] == 58
+    assert at_job(ledger, lease, 42) == [lease.token]
+
+
 def test_at_a_job_beyond_its_range_none_runs(ledger: Connection) -> None:
     """What it does there is nobody's: there is no such job to cancel as RUNNING."""
     spec = submit(ledger, 100, ranges=[(1, 100)])

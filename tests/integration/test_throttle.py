@@ -119,6 +119,15 @@ def test_a_cancelled_jobs_place_is_free_when_it_has_stopped(ledger: Connection, 
     assert ledger.command("ZCARD", keys.STOPPING) == 0
 
 
+def test_who_ends_a_batch_by_its_failures_takes_no_place(ledger: Connection) -> None:
+    """Its lease is cut by its own commit, and it is at no job: what is run again begins at once."""
+    spec = submit(ledger, 10, ranges=[(1, 10)], throttle=1, max_fails=0)
+    lease = take(ledger)
+    assert commit(ledger, lease, 2, failed=[1]).ended
+    assert ledger.command("ZCARD", keys.STOPPING) == 0
+    assert counted(ledger, spec.id) == {"COMPLETED": 1, "FAILED": 1, "ABORTED": 8}
+
+
 def test_idle_slots_get_no_part_beyond_the_throttle(ledger: Connection) -> None:
     """A long range is shared among as many slots as may work on the batch."""
     spec = submit(ledger, 100, ranges=[(1, 100)], throttle=2)

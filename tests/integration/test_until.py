@@ -106,7 +106,7 @@ def test_a_wrong_rule_is_refused(connection: Connection, submitter: Submitter, r
 def stop_rules(ledger: Connection, redis_url: str) -> Iterator[StopRules]:
     """Applies the rules when it is told to."""
     app = queue.make_app(redis_url)
-    yield StopRules(ledger, app, slice_seconds=1.0)
+    yield StopRules(ledger, app, slice_seconds=1.0, clock=lambda: 0.0)
     app.close()
 
 
@@ -166,6 +166,34 @@ def test_a_rebuilt_sweeps_points_are_not_run_again(ledger: Connection, stop_rule
     stop_rules.apply()
     assert states(ledger, spec)[0] == {"COMPLETED": 60, "ABORTED": 940}
     assert control.abort(ledger, spec.id, Reason.StopRule)[0] == 1000
+
+
+def test_what_was_read_back_from_files_has_no_time(ledger: Connection, stop_rules: StopRules) -> None:
+    """Of the jobs of a rebuilt batch none knows how long it took: their point is not taken for nearly over."""
+    spec = of_points(ledger, 2, 1000, "ci_halfwidth(sum) < 1 and n >= 50")
+    lease = take(ledger, spec.id)
+    commit_values(ledger, lease, [5.0] * 60)
+    records = table.read(ledger, spec.id, 1, 60, record_dtype(spec.outputs)).copy()
+    records["elapsed"] = 0
+    table.write(ledger, spec.id, 1, records.tobytes(), records.dtype.itemsize)
+    stop_rules.apply()
+    assert states(ledger, spec)[0] == {"COMPLETED": 60, "ABORTED": 940}
+    assert control.abort(ledger, spec.id, Reason.StopRule)[0] == 1000
+
+
+def test_a_point_whose_first_job_runs_again_is_looked_at(ledger: Connection, stop_rules: StopRules) -> None:
+    """Its range stands at the point's border, and yet nearly all of it is done."""
+    spec = of_points(ledger, 2, 1000, "ci_halfwidth(sum) < 1 and n >= 50")
+    lease = take(ledger, spec.id)
+    verdict = ranges.commit(
+        ledger, lease, slice_of(1, [5.0] * 60, failed=[1]), lease_seconds=60, slice_seconds=1, give_back=True
+    )
+    assert verdict.word == "released"
+    assert control.requeue(ledger, spec.id, [(1, 1, JobState.FAILED, 1)]) is not None
+    control.cancel(ledger, spec.id, 61, 900)
+    control.cancel(ledger, spec.id, 1001, 2000)
+    stop_rules.apply()
+    assert states(ledger, spec)[0] == {"COMPLETED": 59, "CANCELLED": 840, "ABORTED": 101}
 
 
 def test_many_points_take_turns(ledger: Connection, stop_rules: StopRules, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,8 +178,8 @@ def test_a_cancelled_job_keeps_its_place_until_it_has_stopped(stage: Stage) -> N
     assert stage.ended(spec) == {"COMPLETED": 3, "CANCELLED": 1}
     order = [line for line in stage.said() if line != "1 ends"]
     assert order == ["1 begins", *(f"{job} {word}" for job in (2, 3, 4) for word in ("begins", "ends"))]
-    if "1 ends" in stage.said():
-        assert stage.said().index("1 ends") < stage.said().index("2 begins")
+    # It was killed, or its end came first.
+    assert "1 ends" not in stage.said()[stage.said().index("2 begins") :]
 
 
 def test_what_is_no_exception_is_a_failure_like_any_other(stage: Stage) -> None:

@@ -130,7 +130,7 @@ def test_which_job_a_slot_is_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "held"), [("7-ab-1", True), ("", False), ("verify-x-1", False), ("storage-7", False)]
+    ("token", "held"), [("7-ab-1", True), ("", False), ("verify-x-1", False), ("storage-7", False), ("finish-7", False)]
 )
 def test_what_is_a_range(token: str, held: bool) -> None:
     """Only that has a lease which is to be renewed."""

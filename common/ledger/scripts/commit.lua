@@ -67,7 +67,11 @@ else
   -- Who closes the batch now must not close what this slice has ended.
   redis.call('HSET', KEYS[3], 'first', first, 'count', count)
 end
-if enforce_max_fails(id) then return {'done', 1, 0, 0, unpack(tokens)} end
+if enforce_max_fails(id) then
+  -- Who commits is at no job.
+  stopped(token)
+  return {'done', 1, 0, 0, unpack(tokens)}
+end
 if count == 0 then
   settle(id)
   return {'done', close_if_ended(id), 0, 0, unpack(tokens)}

@@ -144,6 +144,8 @@ close_spans = function(id, spans, state, reason, which)
     local r = redis.call('HMGET', range_key(token), 'batch', 'first', 'count')
     if r[1] == tostring(id) then
       local first, last, at = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1, job_at(token)
+      -- All of these its holder has done since its last commit: they end as they ended.
+      if which == '' and b < at then return end
       local low = math.max(which == 'PENDING' and at + 1 or which == 'RUNNING' and at or first, a)
       local high = math.min(which == 'RUNNING' and at or last, last, b)
       if low <= high then

@@ -24,7 +24,7 @@ local function parked_key(id) return P .. 'batch:' .. id .. ':parked' end
 local function blocked_key(id) return P .. 'batch:' .. id .. ':blocked' end
 local function range_key(token) return P .. 'range:' .. token end
 local LEASES, LEASED, PARKED, STOPPING = P .. 'leases', P .. 'leased', P .. 'parked', P .. 'stopping'
--- For so long, s, a cancelled job's process counts at most, unless its end is reported.
+-- For so long, s, the process of a job whose lease was ended counts at most, unless its end is reported.
 local STOPPING_SECONDS = 30
 
 -- A number as Redis stores it: doubles survive the way to text and back with 17 digits.

@@ -4,7 +4,8 @@ Only the quantiles in ``summary.json`` need an output's values at once, 8 bytes 
 
 Whoever is suspended at it may wake when another has finished the batch, and its jobs have been made to run again. So
 all goes through a directory of its own within the staging directory, which is gone by then: nothing of what it had read
-reaches the batch's files. It also asks before each step, and the ledger takes the end only of what has not run since.
+reaches the batch's files. It also asks before each step, which is all that guards the index of packed outputs, and the
+ledger takes the end only of what has not run since.
 """
 
 import json

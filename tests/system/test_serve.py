@@ -27,6 +27,9 @@ from tests.support import (
     wait_for,
 )
 
+# One server for all of them, which the last one stops.
+pytestmark = pytest.mark.xdist_group("serve")
+
 STOP_SECONDS = 5.0
 
 

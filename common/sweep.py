@@ -37,7 +37,11 @@ class Sweep:
         """Read and check what :meth:`to_dict` gives, or a user wrote. Raises :class:`InvalidInput`."""
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
-            raise InvalidInput(f"sweep: {unknown[0]} is not a field of it", field="sweep")
+            raise InvalidInput(
+                f"sweep: {unknown[0]} is not a field of it; there are {', '.join(cls.__dataclass_fields__)}, such as "
+                '{"axes": {"sigma": [0.1, 0.2]}, "replications": 1000}',
+                field="sweep",
+            )
         count = values.get("replications")
         # JSON has one kind of number: 1000.0 is a thousand.
         whole = {"replications": int(count)} if isinstance(count, float) and count.is_integer() else {}

@@ -33,13 +33,14 @@ def print_summary(console: Console, view: BatchView, place: Path, *, slots: int,
             others = f", {said['non_finite']:,} not finite" if said.get("non_finite") else ""
             table.add_row(f"mean of {name}", _interval(said, CONFIDENCE) + others)
     if spec.until:
-        table.add_row("stop rule", Text(f"{spec.until}: {'met' if view.needless else 'not met'}"))
+        spared = f"met, {view.needless:,} jobs were not needed" if view.needless else "all jobs were run"
+        table.add_row("stop rule", Text(f"{spec.until}: {spared}"))
     table.add_row("wall time", f"{wall_seconds:.2f} s, jobs {seconds:.2f} s")
     not_run = view.counters[JobState.ABORTED] + view.counters[JobState.CANCELLED]
     table.add_row("speed", f"{(view.done - not_run) / seconds:,.0f} jobs/s on {slots} slots")
     table.add_row("seed", str(spec.seed))
     table.add_row("files", Text(", ".join(_files(view, place))))
-    if spec.program:
+    if spec.program and (place / "logs").is_dir():
         table.add_row("logs", Text(f"{place}/logs/"))
     console.print(table)
     if spec.sweep and spec.outputs:

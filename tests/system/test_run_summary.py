@@ -70,13 +70,13 @@ def test_many_points(table: Table) -> None:
     assert all("±" not in cell for row in rows[at:] for cell in row)
 
 
-@pytest.mark.parametrize(("limit", "said"), [(1000, "met"), (1e-9, "not met")])
+@pytest.mark.parametrize(("limit", "said"), [(1000, "met, "), (1e-9, "all jobs were run")])
 def test_a_stop_rule(table: Table, limit: float, said: str) -> None:
     """Whether it was met, and the speed of those that ran."""
     rule = f"standard_error(sum) < {limit}"
-    jobs = 100_000 if said == "met" else 300
+    jobs = 100_000 if said == "met, " else 300
     found = dict(table.of("--jobs", str(jobs), "--output-mode", "packed", "--until", rule, "--job-seconds", "0.001"))
-    assert found["stop rule"] == f"{rule}: {said}"
+    assert found["stop rule"].startswith(f"{rule}: {said}")
     assert float(found["speed"].split()[0].replace(",", "")) < 10_000
 
 

@@ -14,11 +14,12 @@ from kombu.exceptions import OperationalError
 from common import outputs, queue
 from common.batch import INITIAL_RANGES, BatchSpec, range_text
 from common.errors import BatchSimError, BrokerUnavailable, InvalidInput, StorageUnavailable
-from common.ledger import Connection, batches, control, ranges, workers
+from common.ledger import Connection, batches, ranges, workers
 from common.ledger.ranges import Lease, Slice, Ticket, Verdict
 from common.ledger.verifications import Part
 from common.settings import Settings
 from common.simulations import registry
+from services.worker import storage
 from services.worker.aftermath import bury
 from services.worker.board import AWAITING_STORAGE, FINISHING, VERIFYING, Board
 from services.worker.guard import Guard
@@ -245,27 +246,8 @@ class Slot:
             # Its directory was closed to us on purpose.
             return
         pause = Pause(self._board)
-        while not self._storage_works(lease.batch):
+        while not storage.accepts(self._connection, self._board, self._settings.output_dir, lease.batch):
             pause.once()
-
-    def _storage_works(self, batch: int) -> bool:
-        """Whether the volume accepts files again; puts the directories right, or ends a batch that lost them."""
-        root = self._settings.output_dir
-        view = self._persist(lambda: batches.view(self._connection, batch))
-        spec = view.spec
-        try:
-            outputs.probe(root)
-            if view.ended:
-                return True
-            found = outputs.read_spec(outputs.directory(root, spec))
-            if found is not None and found.id != batch:
-                log.error("batch.superseded", batch=batch, by=found.id)
-                self._persist(lambda: control.cancel(self._connection, batch))
-            else:
-                outputs.prepare(root, spec)
-        except StorageUnavailable:
-            return False
-        return True
 
     def _spec(self, batch: int) -> BatchSpec:
         """The batch's specification; also while its directory cannot be opened."""

@@ -157,8 +157,8 @@ def test_a_point_that_is_nearly_done_is_left_to_end(ledger: Connection, stop_rul
     assert control.abort(ledger, spec.id, Reason.StopRule)[0] == 101
 
 
-def test_a_rebuilt_sweeps_points_are_not_run_again(ledger: Connection, stop_rules: StopRules) -> None:
-    """What an emptied Redis has forgotten is decided again from what there is: ranges that wait are looked at, too."""
+def test_a_point_whose_range_waits_is_looked_at(ledger: Connection, stop_rules: StopRules) -> None:
+    """Nobody holds it, as after a rebuild: what there is decides."""
     spec = of_points(ledger, 2, 1000, "ci_halfwidth(sum) < 1 and n >= 50")
     lease = take(ledger, spec.id)
     commit_values(ledger, lease, [5.0] * 60)

@@ -30,6 +30,7 @@ from common.settings import Settings
 from common.simulations import registry
 from services.worker.aftermath import bury, end_program
 from services.worker.board import Board, SlotEntry
+from services.worker.forking import Forks
 from services.worker.housekeeper import Housekeeper
 
 log = structlog.get_logger()
@@ -60,6 +61,7 @@ class Keeper:
 
     def __init__(self, settings: Settings, app: Celery, board: Board, name: str, status_path: Path) -> None:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._forks = Forks()
         self._settings = settings
         self._app = app
         self._board = board
@@ -128,7 +130,8 @@ class Keeper:
         for step in steps:
             self._notice_absence(_clock())
             try:
-                step()
+                with self._forks.wait():
+                    step()
             except (BatchSimError, OperationalError) as error:
                 log.warning("keeper.step_failed", error=str(error))
             except Exception:

@@ -1,5 +1,7 @@
 """A slot deep in its slice, on real workers: the job that it is at is the one that is cancelled, kept, or blamed."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +182,33 @@ def test_a_cancelled_job_keeps_its_place_until_it_has_stopped(stage: Stage) -> N
     assert order == ["1 begins", *(f"{job} {word}" for job in (2, 3, 4) for word in ("begins", "ends"))]
     # It was killed, or its end came first.
     assert "1 ends" not in stage.said()[stage.said().index("2 begins") :]
+
+
+def test_the_job_of_a_killed_slot_counts_as_one_crash(stage: Stage) -> None:
+    """It begins again, alone, and no other job does."""
+    [slot] = stage.worker(1)
+    spec = stage.submit("sleeper", 200, parameters={"at": 42, "seconds": 4.0})
+    stage.is_at(spec, 42)
+    os.kill(slot, signal.SIGKILL)
+    assert stage.ended(spec) == {"COMPLETED": 200}
+    assert stage.said() == ["42 begins", "42 begins", "42 ends"]
+    assert batches.view(stage.connection, spec.id).crashes == 1
+    attempts = table.read(stage.connection, spec.id, 1, 200, record_dtype(spec.outputs))["attempt"]
+    assert attempts[:42].tolist() == [1] * 41 + [2]
+
+
+def test_a_slot_that_dies_while_its_worker_imports_a_file_is_replaced(stage: Stage) -> None:
+    """The new process does not inherit the lock of the import."""
+    library = stage.root.parent / "library"
+    library.mkdir()
+    (library / "sluggish.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(library / 'importing')!r}).touch()\ntime.sleep(1)\n"
+    )
+    [slot] = stage.worker(1)
+    (stage.place / "slow.py").write_text(f"import sys\nsys.path.append({str(library)!r})\nimport sluggish\n")
+    wait_for((library / "importing").exists, 20, "the import in the worker's main process")
+    os.kill(slot, signal.SIGKILL)
+    assert stage.ended(stage.submit("stubborn", 1)) == {"COMPLETED": 1}
 
 
 def test_what_is_no_exception_is_a_failure_like_any_other(stage: Stage) -> None:

@@ -38,10 +38,11 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 # A program that came so near to its limit, and failed, failed for want of memory.
 NEAR_THE_LIMIT = 0.9
 _SHOWN_LINES, _SHOWN_CHARACTERS, _SHOWN_COMMAND = 20, 2500, 1000
-# What runtimes say when memory is refused: Python, C++, Rust, R, Java, and the C library.
+# What runtimes say when memory is refused: Python, C++, Rust, R, Java, the C library, GNU's tools and Fortran.
 _NO_MEMORY = re.compile(
     rb"\bMemoryError\b|std::bad_alloc|[Cc]annot allocate (memory|vector of size)|memory allocation of \d+ bytes failed"
-    rb"|OutOfMemoryError|[Oo]ut of memory"
+    rb"|OutOfMemoryError|[Oo]ut of memory|[Mm]emory exhausted|[Ii]nsufficient (virtual )?memory|[Nn]ot enough memory"
+    rb"|Error allocating \d+ bytes|exceed memory limit"
 )
 
 
@@ -211,7 +212,7 @@ class ProgramJobs:
             if stream.too_much:
                 raise ProgramFailed(f"The program printed more than {MOST_BYTES >> 20} MiB on {name} and was killed")
         if ended.code or ended.killed_for_memory:
-            raise self._failed(words, ended, err.end())
+            raise self._failed(words, ended, err.end().strip() or out.end())
         data = self._scratch.take_result()
         if data is not None:
             return self._results.of_file(data), False

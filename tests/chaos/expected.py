@@ -9,6 +9,8 @@ import numpy as np
 
 from common.batch import BatchSpec, JobState
 from common.simulations.faulty import KINDS
+from tests import support
+from tests.chaos import shell_program
 
 COMPLETED, FAILED, CANCELLED = JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
 TIMEOUT, OUT_OF_MEMORY = JobState.TIMEOUT, JobState.OUT_OF_MEMORY
@@ -34,6 +36,8 @@ class Told:
 
 def kinds(spec: BatchSpec) -> tuple[str, ...]:
     """What each job of the batch was chosen to do, computed with plain NumPy; "" for those that behave."""
+    if spec.program:
+        return tuple(map(shell_program.kind, range(1, spec.jobs + 1)))
     if spec.simulation != "faulty":
         return ("",) * spec.jobs
     return _drawn(spec.jobs, spec.seed, tuple(spec.parameters.get(kind, 0.0) for kind in KINDS))
@@ -53,6 +57,11 @@ def _drawn(jobs: int, seed: int, rates: tuple[float, ...]) -> tuple[str, ...]:
 def of_kind(spec: BatchSpec, *wanted: str) -> set[int]:
     """The jobs that were chosen to do so."""
     return {index for index, kind in enumerate(kinds(spec), 1) if kind in wanted}
+
+
+def csv(spec: BatchSpec, index: int) -> bytes:
+    """The file of a job that has completed."""
+    return shell_program.csv(index) if spec.program else support.expected_csv(spec.seed, index)
 
 
 def right_end(spec: BatchSpec, kind: str) -> set[JobState]:

@@ -34,6 +34,8 @@ class Wanted(NamedTuple):
     seed: int
     options: dict[str, Any]
     after: tuple[str, int] | None = None
+    #: Its jobs are runs of :mod:`tests.chaos.shell_program`.
+    program: bool = False
 
 
 class Step(NamedTuple):
@@ -64,11 +66,13 @@ def rounds(seed: int) -> Iterator[Round]:
 
 
 def _batch(chance: random.Random, before: list[Wanted]) -> Wanted:
-    faulty = chance.random() < 0.4
-    jobs, seconds = _faulty_size(chance) if faulty else _size(chance)
+    kind = chance.choices(["good", "faulty", "program"], [5, 4, 2])[0]
+    jobs, seconds = {"good": _size, "faulty": _faulty_size, "program": _program_size}[kind](chance)
     options: dict[str, Any] = {"output_mode": chance.choice(["files", "packed"])}
-    if faulty:
+    if kind == "faulty":
         options |= _misbehaviour(chance)
+    elif kind == "program":
+        options |= _limits(chance)
     if chance.random() < 0.2:
         options["throttle"] = chance.randint(1, 4)
     if chance.random() < 0.3:
@@ -81,7 +85,7 @@ def _batch(chance: random.Random, before: list[Wanted]) -> Wanted:
         if after[0] == "aftercorr":
             jobs = before[-after[1]].jobs
             seconds = min(seconds, before[-after[1]].job_seconds)
-    return Wanted(jobs, seconds, chance.randrange(2**53), options, after)
+    return Wanted(jobs, seconds, chance.randrange(2**53), options, after, kind == "program")
 
 
 def _size(chance: random.Random) -> tuple[int, float]:
@@ -96,6 +100,10 @@ def _faulty_size(chance: random.Random) -> tuple[int, float]:
     return chance.randint(5, 1_000), chance.choice([0.0, 0.001, 0.01])
 
 
+def _program_size(chance: random.Random) -> tuple[int, float]:
+    return chance.randint(1, 400), 0.0
+
+
 def _misbehaviour(chance: random.Random) -> dict[str, Any]:
     """A few bad jobs of each kind, whatever the size: those that kill or hang cost a second or so each."""
     rates = {"raises": 0.1, "flaky": 0.1, "hangs": 0.01, "memory": 0.01, "kills": 0.005}
@@ -103,6 +111,12 @@ def _misbehaviour(chance: random.Random) -> dict[str, Any]:
     return {
         "simulation": "faulty",
         "parameters": {name: chance.uniform(0, rates[name]) for name in chosen},
+        **_limits(chance),
+    }
+
+
+def _limits(chance: random.Random) -> dict[str, Any]:
+    return {
         "time_limit_seconds": TIME_LIMIT_SECONDS,
         "memory_limit_mb": MEMORY_LIMIT_MB,
         "retries": chance.randint(1, 3),

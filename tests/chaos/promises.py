@@ -13,8 +13,8 @@ from common import outputs, results
 from common.audit import audit, verify
 from common.batch import BatchSpec, JobState
 from common.ledger import Connection, batches, table
-from tests import support
 from tests.chaos.expected import Told, counts, wrong_ends
+from tests.chaos.expected import csv as csv_of
 
 if TYPE_CHECKING:
     from tests.chaos.system import ChaosSystem
@@ -64,6 +64,6 @@ def _check_files(root: Path, spec: BatchSpec, states: list[JobState]) -> None:
     # A packed result that could not be committed stays in its segment, where nobody asks for it.
     assert not set(completed) - set(present), sorted(set(completed) - set(present))[:20]
     for index in random.Random(0).sample(completed, min(SAMPLE, len(completed))):
-        assert store.read(index) == support.expected_csv(spec.seed, index), f"job {index} has other bytes"
+        assert store.read(index) == csv_of(spec, index), f"job {index} has other bytes"
     # The wait of each job is no part of its bytes.
     assert verify(root, replace(spec, job_seconds=0.0), sample=spec.jobs) == []

@@ -15,9 +15,10 @@ from common.errors import BatchSimError
 from common.ledger import Connection, batches, keys
 from common.ledger.batches import BatchView
 from common.options import read_options
+from common.programs.program import Program
 from common.submission import Submitter
 from tests import support
-from tests.chaos import executions, promises
+from tests.chaos import executions, promises, shell_program
 from tests.chaos.executions import Executions
 from tests.chaos.expected import Told
 from tests.chaos.moved_clock import MovedClock
@@ -99,11 +100,19 @@ class ChaosSystem:
         return self._clocks[worker.pid]
 
     def submit(
-        self, jobs: int, job_seconds: float = 0.0, seed: int = 42, broker: str = "", **options: Any
+        self,
+        jobs: int,
+        job_seconds: float = 0.0,
+        seed: int = 42,
+        broker: str = "",
+        program: Program | None = None,
+        **options: Any,
     ) -> BatchSpec:
         """Submit a batch; its messages go to ``broker``, if that is not the system's own."""
         submitter = Submitter(self.connection, queue.make_app(broker or self.server.url), self.root)
-        return self._opened(submitter.submit(jobs, seed, job_seconds=job_seconds, options=read_options(options)))
+        outputs_of = shell_program.OUTPUTS if program else ()
+        given = {"job_seconds": job_seconds, "program": program, "outputs_of_program": outputs_of}
+        return self._opened(submitter.submit(jobs, seed, options=read_options(options), **given))
 
     def submit_one_range(self, jobs: int, job_seconds: float, seed: int = 42) -> BatchSpec:
         """Enter a batch as a single range whose message is not published."""
@@ -193,12 +202,15 @@ class ChaosSystem:
 
         Only interrupted slices may run twice: of each slot one at each fault, one for each lease that was lost, and one
         when a batch runs out and the tail of a slice that takes too long is given to idle slots. Of faulty and
-        packed batches nothing is said: executions that fail, or whose files share one, leave no event.
+        packed batches and of programs nothing is said: executions that fail, or whose files share one, leave no event.
         """
         faults, self._inflicted = self._inflicted, 0
         lost = self._losses()
         self._open = [spec for spec in self._open if spec not in specs]
-        specs = [spec for spec in specs if spec.simulation != "faulty" and spec.output_mode == "files"]
+        specs = [
+            spec for spec in specs
+            if spec.simulation != "faulty" and not spec.program and spec.output_mode == "files"
+        ]  # fmt: skip
         if self._executions is None or not specs:
             return None
         longest = max(map(self._longest_slice, specs))

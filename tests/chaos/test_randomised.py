@@ -12,6 +12,7 @@ import pytest
 from common.batch import BatchSpec, JobState
 from common.outputs import directory
 from tests import support
+from tests.chaos import shell_program
 from tests.chaos.acting import Acting
 from tests.chaos.plan import Act, Wanted, rounds
 from tests.chaos.system import RECOVERY_SECONDS, ChaosSystem
@@ -64,7 +65,8 @@ def submit(system: ChaosSystem, planned: list[Wanted]) -> list[BatchSpec]:
             options["dependency"] = f"{wanted.after[0]}:{specs[-wanted.after[1]].id}"
 
         def accepted(wanted: Wanted = wanted, options: dict[str, Any] = options) -> BatchSpec | None:
-            return system.try_submit(wanted.jobs, wanted.job_seconds, wanted.seed, **options)
+            program = shell_program.program() if wanted.program else None
+            return system.try_submit(wanted.jobs, wanted.job_seconds, wanted.seed, program=program, **options)
 
         specs.append(support.wait_for(accepted, RECOVERY_SECONDS, f"the submit of {wanted}", system.state))
     return specs

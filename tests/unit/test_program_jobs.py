@@ -172,6 +172,20 @@ def test_a_memory_eater_is_out_of_memory() -> None:
     assert jobs_of(eat, memory_limit_mb=2048).result(1)[1] == (1.0,)
 
 
+def test_what_is_said_for_want_of_memory_is_heard() -> None:
+    """On either stream; without a limit it is a failure like any other, and its last words are shown."""
+    for words in (
+        "tail: memory exhausted", "forrtl: severe (41): insufficient virtual memory",
+        "Error allocating 8000000000 bytes", "terminate called after throwing 'std::bad_alloc'",
+    ):  # fmt: skip
+        for stream in ("", " >&2"):
+            for limit, state in (100, JobState.OUT_OF_MEMORY), (0, JobState.FAILED):
+                with pytest.raises(ProgramFailed) as caught:
+                    jobs_of(f'echo "{words}"{stream}; exit 1', memory_limit_mb=limit).result(1)
+                assert caught.value.state is state
+                assert str(caught.value).endswith(f": {words}")
+
+
 @LINUX
 def test_a_failure_near_the_limit_is_out_of_memory() -> None:
     """Even of a program that says nothing; one that fails far from it has failed."""

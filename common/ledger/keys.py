@@ -24,7 +24,7 @@ PARTITIONS = PREFIX + "partitions"
 # set of "follower:followed": batches with aftercorr whose followed batch may have completed jobs before they came.
 UNPRIMED = PREFIX + "unprimed"
 # zset token → Redis time until which it is waited for, s: leases that a cancel ended and whose slot may be at the job
-# still. Written by whatever cuts a lease (cancel, abort, max_fails), stopped and release.
+# still. Written by whatever cuts a lease (cancel, abort, max_fails), renew, stopped and release.
 STOPPING = PREFIX + "stopping"
 # zset token → Redis time at which the lease runs out, s: the ranges that slots are working on.
 LEASES = PREFIX + "leases"

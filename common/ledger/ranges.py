@@ -214,9 +214,12 @@ def reclaim(
     return tickets(connection, reply)
 
 
-def release(connection: Connection) -> list[Ticket]:
-    """Let the jobs be tried again whose time has come; returns what is to be published."""
-    return tickets(connection, connection.run("release", [keys.PARKED], [MOST_RELEASED]))
+def release(connection: Connection, *, patient: bool = False) -> list[Ticket]:
+    """Let the jobs be tried again whose time has come; returns what is to be published.
+
+    A place is free, too, of whose cancelled job no worker has said for too long that it still runs; not if ``patient``.
+    """
+    return tickets(connection, connection.run("release", [keys.PARKED], [MOST_RELEASED, int(not patient)]))
 
 
 def share(connection: Connection, *, slice_seconds: float, partition: str = DEFAULT_PARTITION) -> list[Ticket]:

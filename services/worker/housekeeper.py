@@ -61,9 +61,10 @@ class Housekeeper:
             self._patient_until = now + self._lease_seconds
             log.info("housekeeper.patient", seconds=self._lease_seconds)
         if workers.become_housekeeper(self._connection, self._name, seconds=LOCK_SECONDS):
-            if now >= self._patient_until:
+            patient = now < self._patient_until
+            if not patient:
                 self._reclaim()
-            queue.publish(self._app, ranges.release(self._connection))
+            queue.publish(self._app, ranges.release(self._connection, patient=patient))
             follow(self._connection, self._app, self._root)
             self._stop_rules.apply()
             self._finish(now)

@@ -113,6 +113,11 @@ def test_a_cancelled_jobs_place_is_free_when_it_has_stopped(ledger: Connection, 
         assert ranges.stopped(ledger, lease.token) == []
     else:
         ledger.command("ZADD", keys.STOPPING, "XX", 1, lease.token)
+        assert ranges.release(ledger, patient=True) == []
+        # Its worker still sees it at work.
+        assert ranges.renew(ledger, {lease.token: lease.first}, lease_seconds=60) == [lease.token]
+        assert ranges.release(ledger) == []
+        ledger.command("ZADD", keys.STOPPING, "XX", 1, lease.token)
         tickets = ranges.release(ledger)
     assert [ticket.first for ticket in tickets] == [3]
     assert take(ledger).first == 3

@@ -24,8 +24,9 @@ local function parked_key(id) return P .. 'batch:' .. id .. ':parked' end
 local function blocked_key(id) return P .. 'batch:' .. id .. ':blocked' end
 local function range_key(token) return P .. 'range:' .. token end
 local LEASES, LEASED, PARKED, STOPPING = P .. 'leases', P .. 'leased', P .. 'parked', P .. 'stopping'
--- For so long, s, the process of a job whose lease was ended counts at most, unless its end is reported.
-local STOPPING_SECONDS = 30
+-- For so long, s, the process of a job whose lease was ended counts since its worker last said that it is there, unless its
+-- end is reported. A report can be lost with a Redis that is killed.
+local STOPPING_SECONDS = 10
 
 -- A number as Redis stores it: doubles survive the way to text and back with 17 digits.
 local function text(x) return string.format('%.17g', x) end

@@ -1,4 +1,4 @@
--- renew: leased -> leased for longer; notes at which job its holder is
+-- renew: leased -> leased for longer, with the job at which its holder is; stopping -> waited for longer, as it is there still
 -- KEYS  1 bs:leases
 -- ARGV  1 lease, s  2… token, and the job that its holder is at (0: between jobs); one pair for each range
 -- returns the tokens whose holders must stop: their lease had been lost, or that job is no longer in their range
@@ -14,6 +14,7 @@ for i = 2, #ARGV, 2 do
       redis.call('HSET', range_key(token), 'at', at, 'at_since', text(now()))
     end
   else
+    redis.call('ZADD', STOPPING, 'XX', text(now() + STOPPING_SECONDS), token)
     stop[#stop + 1] = token
   end
 end

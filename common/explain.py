@@ -99,8 +99,9 @@ def _explain_end(connection: Connection, view: BatchView, found: Explanation) ->
         if not found.reason and why:
             found.reason = why
     for index, text in sorted(batches.failures(connection, view.spec.id).items())[:1]:
-        last = (text.strip().splitlines() or [""])[-1]
-        found.details.append(f"First error, of job {view.spec.id}_{index}: {last}")
+        *before, last = text.strip().splitlines() or [""]
+        rest = f"; all of it: `batchsim explain {view.spec.id}_{index}`" if before else ""
+        found.details.append(f"First error, of job {view.spec.id}_{index}: {last}{rest}")
     _advise_ended(connection, view, found, whys or [JobState.COMPLETED.name])
 
 

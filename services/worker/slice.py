@@ -4,7 +4,6 @@ import random
 import resource
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,9 +19,9 @@ from common.programs.running import Usage
 from common.runs import runs
 from common.statistics import Moments, collect
 from services.worker.board import Recorder
+from services.worker.failure import failure_text
 from services.worker.guard import Guard, Interrupted, Limits, MemoryLimited, TimeLimitReached
 
-MAX_ERROR_CHARACTERS = 4000
 MOST_DELAY_SECONDS = 3600.0
 # The record has one byte for it.
 MOST_ATTEMPTS_SHOWN = 255
@@ -138,7 +137,7 @@ def run_slice(
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the simulation's failure and not ours
             end = _ending(error, limits, used)
             outputs, state, reason, code, killer = no_outputs, end.state, end.reason, end.exit, end.signal
-            failures[index] = text = _text(error)[-MAX_ERROR_CHARACTERS:]
+            failures[index] = text = failure_text(error, limits)
             recorder.fail(index, text)
             if end.reason in TRIED_AGAIN and tries < limits.retries:
                 state = JobState.PENDING
@@ -180,11 +179,6 @@ def _ending(error: BaseException, limits: Limits, used: Usage | None) -> Ending:
         return Ending(JobState.OUT_OF_MEMORY, Reason.OutOfMemory)
     code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
     return Ending(JobState.FAILED, Reason.NonZeroExitCode, max(-32768, min(32767, code)))
-
-
-def _text(error: BaseException) -> str:
-    """What people read of a failure: a program's own words, or where in the code it happened."""
-    return str(error) if isinstance(error, ProgramFailed) else traceback.format_exc()
 
 
 def shortened(work: Slice, outputs: Sequence[str], count: int, limits: Limits, tries: int) -> Slice:

@@ -23,6 +23,8 @@ from common.errors import Conflict, NotFound, StorageUnavailable
 SPEC_NAME = "batch.json"
 SUMMARY_NAME = "summary.json"
 RESULTS_NAME = "results.csv"
+# The errors of failed jobs, whole; there is none when no job failed.
+ERRORS_NAME = "errors.txt"
 # What people did to the batch since it was submitted.
 CONTROL_NAME = "control.json"
 # What an API serves of a batch beside its jobs' CSVs; written once the batch has ended.
@@ -30,6 +32,7 @@ RESULT_TYPES = {
     RESULTS_NAME: "text/csv",
     "results.parquet": "application/vnd.apache.parquet",
     "points.csv": "text/csv",
+    ERRORS_NAME: "text/plain",
     SUMMARY_NAME: "application/json",
 }
 JOB_NAME = re.compile(r"job_([1-9][0-9]{0,8})\.csv")
@@ -41,7 +44,9 @@ _FOREIGN_ID = ".archiving"
 REMOVAL_TRIES = 1000
 LOCK_POLL_SECONDS = 0.01
 # What belongs to a start-up batch in outputs/ itself.
-_OWN_FILES = re.compile(r"job_[0-9]+\.csv|results\.(csv|parquet)|points\.csv|(summary|control)\.json|packed|logs")
+_OWN_FILES = re.compile(
+    r"job_[0-9]+\.csv|results\.(csv|parquet)|points\.csv|errors\.txt|(summary|control)\.json|packed|logs"
+)
 
 
 def job_name(index: int) -> str:

@@ -70,6 +70,7 @@ def _files(view: BatchView, place: Path) -> list[str]:
         found.append(f"job_1.csv … job_{spec.jobs}.csv{some}" if spec.jobs > 1 else "job_1.csv")
     found += ["results.csv", "results.parquet"]
     found += ["points.csv"] if spec.sweep and spec.outputs else []
+    found += [outputs.ERRORS_NAME] if (place / outputs.ERRORS_NAME).exists() else []
     return [f"{place}/{found[0]}", *found[1:]]
 
 

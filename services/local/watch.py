@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
@@ -27,6 +28,7 @@ SLOWEST_POLL_SECONDS = 0.25
 INTERRUPT_SECONDS = 1.0
 # A Redis that others use: the worker signs off before it ends.
 GOODBYE_SECONDS = 3.0
+MOST_FAILURES_SHOWN = 3
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 
@@ -123,10 +125,18 @@ class Watch:
         wall_seconds = time.monotonic() - self._begin
         place = self._settings.output_dir
         print_summary(Console(), view, place, slots=self._settings.workers, wall_seconds=wall_seconds)
-        for index, text in sorted(batches.failures(self._connection, view.spec.id).items())[:3]:
-            self._progress.show(f"job {index} failed: {text.strip().splitlines()[-1]}")
+        self._print_failures(view, place)
         for text in warnings(self._connection, view):
             self._progress.show(f"Warning: {text}")
+
+    def _print_failures(self, view: BatchView, place: Path) -> None:
+        """The first errors in a line each, and where all of them are."""
+        found = sorted(batches.failures(self._connection, view.spec.id).items())
+        for index, text in found[:MOST_FAILURES_SHOWN]:
+            last = (text.strip().splitlines() or [""])[-1]
+            self._progress.show(f"job {index} failed: {last}")
+        if found:
+            self._progress.show(f"the whole errors: {place / outputs.ERRORS_NAME}")
 
     def _print_interrupted(self, spec: BatchSpec | None) -> None:
         """Let the slots commit what they have done, so that the count is final, and say how to go on."""

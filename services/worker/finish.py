@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from common import outputs, packed_index, results, samples
-from common.batch import BatchSpec, JobState, Reason
+from common.batch import FAILED_STATES, BatchSpec, JobState, Reason
 from common.estimates import estimate
 from common.ledger import Connection, batches, workers
 from common.ledger.batches import BatchView
@@ -67,7 +67,7 @@ class _Claim:
 
 
 def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool:
-    """Write ``results.csv``, ``results.parquet``, of a sweep ``points.csv``, and, last, ``summary.json``.
+    """Write the results files: what :data:`common.outputs.RESULT_TYPES` lists, and ``summary.json`` last of them.
 
     False when another process does it, or did, or the batch has been requeued meanwhile.
 
@@ -113,9 +113,18 @@ def _write(connection: Connection, root: Path, view: BatchView, claim: _Claim) -
     warnings = inspection.texts()
     summary = _summary(view) | {"outputs": _outputs(connection, view, found, claim), "warnings": warnings}
     outputs.write_synced(work / outputs.SUMMARY_NAME, json.dumps(summary, indent=2).encode() + b"\n")
+    failed = _write_errors(connection, view, work / outputs.ERRORS_NAME)
     claim.renew()
-    for file in ("results.csv", "results.parquet", *(["points.csv"] if has_points(view.spec) else [])):
+    for file in (
+        "results.csv",
+        "results.parquet",
+        *(["points.csv"] if has_points(view.spec) else []),
+        *([outputs.ERRORS_NAME] if failed else []),
+    ):
         (work / file).rename(place / file)
+    if not failed:
+        # They may be those of an earlier end.
+        _move(place / outputs.ERRORS_NAME, work)
     if view.spec.output_mode == "packed":
         completed = _completed(connection, view)
         claim.renew()
@@ -156,6 +165,18 @@ def _write_tables(
     elif not view.spec.sweep:
         inspection.add_moments(found, view.counters[JobState.COMPLETED])
     return found
+
+
+def _write_errors(connection: Connection, view: BatchView, path: Path) -> bool:
+    """Write what is known of why jobs failed, in their order; False when there is nothing to write."""
+    found = batches.failures(connection, view.spec.id)
+    failed = sum(view.counters[state] for state in FAILED_STATES)
+    texts = [f"Job {view.spec.id}_{index}\n{text.strip()}\n" for index, text in sorted(found.items())]
+    if failed > len(found) > 0:
+        texts.append(f"Of {failed:,} failed jobs these {len(found):,} have an error text that was kept.\n")
+    if texts:
+        path.write_text("\n".join(texts), encoding="utf-8", errors="replace")
+    return bool(texts)
 
 
 def _completed(connection: Connection, view: BatchView) -> np.ndarray:

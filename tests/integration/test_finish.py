@@ -148,9 +148,36 @@ def test_afterwards_nothing_is_left_over(connection: Connection, root: Path, mix
     assert batches.finishing(connection) == [mixed.id]
     finish(connection, root, mixed.id, "w")
     left = {path.name for path in (root / str(mixed.id)).iterdir()}
-    assert left == {"batch.json", "results.csv", "results.parquet", "summary.json"}
+    assert left == {"batch.json", "errors.txt", "results.csv", "results.parquet", "summary.json"}
     assert batches.finishing(connection) == []
     assert batches.view(connection, mixed.id).finished
+
+
+def test_the_errors_whole(connection: Connection, root: Path, mixed: BatchSpec) -> None:
+    """Each failed job's text, in their order, and how many more failed of which none was kept."""
+    path = root / str(mixed.id) / "errors.txt"
+    connection.command("HSET", keys.failures(mixed.id), 3, "Traceback:\n  File x\nKeyError: 'ü'\n")
+    connection.command("HDEL", keys.failures(mixed.id), 10)
+    assert finish(connection, root, mixed.id, "w")
+    assert path.read_text(encoding="utf-8") == (
+        "Job 1_3\nTraceback:\n  File x\nKeyError: 'ü'\n\nJob 1_55\nValueError: made by hand\n\n"
+        "Of 3 failed jobs these 2 have an error text that was kept.\n"
+    )
+
+
+def test_no_errors_are_left_of_an_earlier_end(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Once the failed jobs have completed there are none."""
+    spec = submitter.submit(JOBS)
+    run(connection, spec.id)
+    assert finish(connection, root, spec.id, "w")
+    path = root / str(spec.id) / "errors.txt"
+    assert path.read_text().count("Job ") == len(FAILED)
+    assert Controller(connection, queue.make_app(redis_url), root).requeue(spec.id) == len(FAILED)
+    complete(connection, spec.id)
+    assert finish(connection, root, spec.id, "w")
+    assert not path.exists()
 
 
 def test_only_one_of_many_callers_writes(connection: Connection, redis_url: str, root: Path, mixed: BatchSpec) -> None:

@@ -24,6 +24,8 @@ class Table:
     def __init__(self, home: Path) -> None:
         self._home = home
         self.outputs = home / "outputs"
+        #: What was printed besides.
+        self.told: list[str] = []
 
     def of(self, *arguments: str, code: int = 0) -> list[list[str]]:
         """The cells of each printed row."""
@@ -32,6 +34,7 @@ class Table:
             env=environment(COLUMNS="200"), cwd=self._home, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == code, done
+        self.told = done.stderr.splitlines()
         rows = [re.split(r" *[│┃] *", line) for line in done.stdout.splitlines() if line[0] in "│┃"]
         return [row[1:-1] for row in rows]
 
@@ -89,7 +92,11 @@ def test_a_stop_rule(table: Table, limit: float, said: str) -> None:
             0,
             "outputs/packed/ with 3 CSVs, results.csv, results.parquet",
         ),
-        (("--num-jobs", "3", "--simulation", "faulty", "--raises", "1"), 1, "outputs/results.csv, results.parquet"),
+        (
+            ("--num-jobs", "3", "--simulation", "faulty", "--raises", "1"),
+            1,
+            "outputs/results.csv, results.parquet, errors.txt",
+        ),
     ],
 )
 def test_files(table: Table, arguments: tuple[str, ...], code: int, files: str) -> None:
@@ -97,3 +104,30 @@ def test_files(table: Table, arguments: tuple[str, ...], code: int, files: str) 
     assert dict(table.of(*arguments, code=code))["files"] == files
     for name in files.removeprefix("outputs/").split(", "):
         assert (table.outputs / name.split(" ")[0]).exists()
+
+
+BAD = '''
+from batchsim import simulation
+
+@simulation(outputs={"x": float})
+def bad(rng):
+    """Fails."""
+    raise ValueError("no luck")
+'''
+
+
+def test_failures(table: Table, home: Path) -> None:
+    """The first three with the line of the user's file, and where the tracebacks of all are."""
+    (home / "simulations").mkdir()
+    (home / "simulations" / "bad.py").write_text(BAD)
+    table.of("--simulation", "bad", "--num-jobs", "5", code=1)
+    place = "ValueError: no luck (simulations/bad.py, line 7)"
+    assert [line for line in table.told if "failed" in line and line[0] != "{"] == [
+        f"job {index} failed: {place}" for index in (1, 2, 3)
+    ]
+    assert "the whole errors: outputs/errors.txt" in table.told
+    texts = (table.outputs / "errors.txt").read_text().split("\n\n")
+    assert len(texts) == 5
+    for index, text in enumerate(texts, 1):
+        assert text.startswith(f"Job 1_{index}\nTraceback (most recent call last):\n")
+        assert text.rstrip().endswith(place)

@@ -18,6 +18,7 @@ def fill(root: Path, batch: int, jobs: int, *, spec: bool = True) -> dict[str, b
     made |= {
         "results.csv": f"{batch}/r".encode(),
         "points.csv": f"{batch}/p".encode(),
+        "errors.txt": f"{batch}/e".encode(),
         "results.parquet": b"p",
         "summary.json": f"{batch}/s".encode(),
     }
@@ -97,7 +98,7 @@ def test_unreadable_specification_moves_with_the_files(root: Path) -> None:
     assert (root / "1" / "batch.json").read_text() == "{"
 
 
-@pytest.mark.parametrize("step", range(1, 9))
+@pytest.mark.parametrize("step", range(1, 10))
 def test_interrupted_at_any_rename(root: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Whichever rename the process dies at, the next call completes the move: all files, one place."""
     made = fill(root, 4, 4)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from batchsim.verbs import EXIT_FAILED
+from batchsim.watching import EXIT_FAILED
 from common import outputs, planning, provenance, settings
 from common.audit import compare, missing
 from common.batch import BatchSpec

@@ -3,7 +3,6 @@
 import csv
 import json
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
@@ -12,15 +11,15 @@ import click
 from batchsim.client import Client
 from batchsim.parameters import WithParameters
 from batchsim.sweeping import NAMES, read, sweep_options, untyped
+from batchsim.watching import print_estimates, watch_batch
 from common.errors import InvalidInput
 from common.indices import parse_id
-from common.intervals import CONFIDENCE, MOST_POINTS_SHOWN, half_width, plus_minus
+from common.intervals import CONFIDENCE
 from common.options import DEFAULTS, Options
 from common.simulations.described import Kinds, kinds_of
 from common.simulations.reasons import place_and_reason
+from common.wording import jobs_text
 
-EXIT_FAILED = 1
-WATCH_SECONDS = 0.5
 POINT_FIELDS = ("count", "mean", "standard_error", "ci_low", "ci_high")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -139,48 +138,6 @@ def watch(batch: int, url: str, token: str) -> None:
     sys.exit(watch_batch(Client(url, token), batch))
 
 
-def watch_batch(client: Client, batch: int) -> int:
-    """Print a line whenever the batch has moved; returns the exit code."""
-    last = ""
-    while True:
-        seen = client.batch(batch)
-        line = f"batch {batch}: {seen['state']}, {seen['done']:,} of {seen['jobs']:,} jobs"
-        if line != last:
-            click.echo(line)
-            last = line
-        if seen["finished"]:
-            for text in seen.get("warnings", []):
-                click.echo(f"Warning: {text}", err=True)
-            if seen["counters"].get("COMPLETED") and seen["outputs"]:
-                _print_results(client, batch, swept=bool(seen["options"]["sweep"]))
-            return _ended(batch, seen)
-        time.sleep(WATCH_SECONDS)
-
-
-def _print_results(client: Client, batch: int, *, swept: bool) -> None:
-    """What a batch has come to: each output's mean; of a sweep, those of the first points."""
-    if not swept:
-        _print_estimates(client.estimates(batch, CONFIDENCE), CONFIDENCE)
-        return
-    page = client.points(batch, CONFIDENCE, 0)
-    for point in page["points"][:MOST_POINTS_SHOWN]:
-        where = ", ".join(f"{name} {value}" for name, value in point["parameters"].items())
-        means = [f"{name} {_mean(value)}, n {value['count']:,}" for name, value in point["outputs"].items()]
-        click.echo(f"  {where}: {'; '.join(means)}")
-    if page["num_points"] > MOST_POINTS_SHOWN:
-        click.echo(f"  … {page['num_points']:,} points in all: batchsim estimate {batch} --points")
-
-
-def _ended(batch: int, seen: dict[str, Any]) -> int:
-    """Say what there is to say of a batch that has ended; returns the exit code."""
-    if seen["needless"]:
-        click.echo(f"The stop rule was met: {_jobs(seen['needless'])} were not needed.", err=True)
-    if seen["succeeded"]:
-        return 0
-    click.echo(f"Why, and what to do: batchsim explain {batch}", err=True)
-    return EXIT_FAILED
-
-
 @click.command()
 @click.argument("id")
 @click.option(
@@ -192,7 +149,7 @@ def cancel(id: str, state: str | None, url: str, token: str) -> None:  # noqa: A
     batch, jobs = parse_id(id)
     body = ({"jobs": jobs} if jobs else {}) | ({"state": state} if state else {})
     seen = Client(url, token).act(batch, "cancel", **body)
-    click.echo(f"batch {batch}: {_jobs(seen['cancelled'])} cancelled; it is {seen['state']}")
+    click.echo(f"batch {batch}: {jobs_text(seen['cancelled'])} cancelled; it is {seen['state']}")
     if "warning" in seen:
         click.echo(f"Warning: {seen['warning']}", err=True)
 
@@ -234,7 +191,7 @@ def requeue(batch: int, states: tuple[str, ...], missing: bool, url: str, token:
     """Run jobs of a batch again, with the same seeds and one more attempt."""
     body: dict[str, Any] = ({"states": list(states)} if states else {}) | ({"missing": True} if missing else {})
     seen = Client(url, token).act(batch, "requeue", **body)
-    click.echo(f"batch {batch}: {_jobs(seen['requeued'])} to run again; it is {seen['state']}")
+    click.echo(f"batch {batch}: {jobs_text(seen['requeued'])} to run again; it is {seen['state']}")
 
 
 @click.command()
@@ -254,10 +211,6 @@ def explain(id: str, url: str, token: str) -> None:  # noqa: A002 - what the use
     click.echo("  What to do:" + advice.replace("\n", "\n    "))
 
 
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count:,} jobs"
-
-
 @click.command()
 @click.argument("batch", type=BATCH)
 @click.option("--points", "by_point", is_flag=True, help="of each point of a sweep, as CSV")
@@ -271,14 +224,7 @@ def estimate(batch: int, by_point: bool, confidence: float, url: str, token: str
         return
     found = client.estimates(batch, confidence)
     click.echo(f"batch {batch}: {found['state']}, {found['done']:,} of {found['jobs']:,} jobs")
-    _print_estimates(found, confidence)
-
-
-def _print_estimates(found: dict[str, Any], confidence: float) -> None:
-    for name, value in found["outputs"].items():
-        others = f", {value['non_finite']:,} not finite" if value["non_finite"] else ""
-        said = f"{_interval(value, confidence)}, sd {_short(value['standard_deviation'])}, n {value['count']:,}{others}"
-        click.echo(f"  {name}: {said}")
+    print_estimates(found, confidence)
 
 
 def _print_points(client: Client, batch: int, confidence: float) -> None:
@@ -295,18 +241,6 @@ def _print_points(client: Client, batch: int, confidence: float) -> None:
         offset += len(page["points"])
         if not page["next"]:
             return
-
-
-def _interval(value: dict[str, Any], confidence: float) -> str:
-    return "mean " + _mean(value, confidence)
-
-
-def _mean(value: dict[str, Any], confidence: float | None = None) -> str:
-    return plus_minus(value["mean"], half_width(value["ci_low"], value["ci_high"]), confidence)
-
-
-def _short(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.6g}"
 
 
 @click.command()

@@ -6,7 +6,8 @@ import time
 import click
 
 from batchsim.client import Client
-from batchsim.verbs import BATCH, EXIT_FAILED, server_options
+from batchsim.verbs import BATCH, server_options
+from batchsim.watching import EXIT_FAILED
 
 POLL_SECONDS = 0.2
 MOST_NAMED = 20

@@ -11,7 +11,8 @@ from common.ledger.batches import BatchView
 from common.ledger.ranges import MAX_FAILURES_KEPT
 from common.ledger.table import record_dtype
 from common.suspicion import warnings
-from common.waiting import Explanation, dependencies, explain_waiting, jobs_text, time_text
+from common.waiting import Explanation, dependencies, explain_waiting, time_text
+from common.wording import jobs_text
 
 CHUNK_JOBS = 2**16
 MOST_EXAMPLES = 5

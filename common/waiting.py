@@ -10,6 +10,7 @@ from common.ledger import Connection, batches, keys, workers
 from common.ledger.batches import BatchView
 from common.ledger.ranges import DEFAULT_PARTITION
 from common.ledger.workers import WorkerInfo
+from common.wording import jobs_text, state_text
 
 MOST_PRIORITY = 100
 MOST_NAMED = 5
@@ -185,10 +186,10 @@ def _standing(connection: Connection, batch_id: int, kind: str, on: int) -> tupl
     good = other.counters[JobState.COMPLETED] == other.spec.jobs if kind == "aftercorr" else other.succeeded
     ended = bool(other.ended) and not (kind == "aftercorr" and _unprimed(connection, batch_id, on))
     how = _judge(kind, good) if ended else "open"
-    by = " by its stop rule" if other.state == "ABORTED" and other.succeeded else ""
-    succeeded = "it has succeeded" if by else "all of them completed"
+    stands = state_text(other.state, succeeded=ended and other.succeeded)
+    succeeded = "all of them completed" if stands == other.state else "it has succeeded"
     why = succeeded if kind == "afternotok" else "not all of them completed"
-    said = f"batch {on} is {other.state}{by}, {other.done:,} of its {jobs_text(other.spec.jobs)} ended"
+    said = f"batch {on} is {stands}, {other.done:,} of its {jobs_text(other.spec.jobs)} ended"
     return f"{kind}:{on}: {said}{_tail(how, f', since {why}')}", how
 
 
@@ -221,8 +222,3 @@ def _tail(how: Standing, why: str = "") -> str:
 def time_text(seconds: float) -> str:
     """A time as people read it: ISO 8601, UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def jobs_text(count: int) -> str:
-    """``1 job``, ``1,000 jobs``."""
-    return "1 job" if count == 1 else f"{count:,} jobs"

@@ -17,6 +17,7 @@ from common import outputs
 from common.batch import JobState
 from common.intervals import CONFIDENCE, MOST_POINTS_SHOWN, half_width, plus_minus
 from common.ledger.batches import BatchView
+from common.wording import rule_text, state_text
 
 
 def print_summary(console: Console, view: BatchView, place: Path, *, slots: int, wall_seconds: float) -> None:
@@ -24,7 +25,8 @@ def print_summary(console: Console, view: BatchView, place: Path, *, slots: int,
     assert view.ended
     spec = view.spec
     seconds = max(view.ended - (view.started or view.created), 1e-6)
-    table = Table(show_header=False, title=f"Batch {spec.id}: {view.state}", title_justify="left")
+    state = state_text(view.state, succeeded=view.succeeded)
+    table = Table(show_header=False, title=f"Batch {spec.id}: {state}", title_justify="left")
     for job, count in view.counters.items():
         if count:
             table.add_row(f"jobs {job.name}", f"{count:,}")
@@ -32,11 +34,10 @@ def print_summary(console: Console, view: BatchView, place: Path, *, slots: int,
         for name, said in _estimates(place).items():
             others = f", {said['non_finite']:,} not finite" if said.get("non_finite") else ""
             table.add_row(f"mean of {name}", _interval(said, CONFIDENCE) + others)
-    if spec.until:
-        spared = f"met, {view.needless:,} jobs were not needed" if view.needless else "all jobs were run"
-        table.add_row("stop rule", Text(f"{spec.until}: {spared}"))
-    table.add_row("wall time", f"{wall_seconds:.2f} s, jobs {seconds:.2f} s")
     not_run = view.counters[JobState.ABORTED] + view.counters[JobState.CANCELLED]
+    if spec.until:
+        table.add_row("stop rule", Text(rule_text(spec.until, needless=view.needless, not_run=not_run)))
+    table.add_row("wall time", f"{wall_seconds:.2f} s, jobs {seconds:.2f} s")
     table.add_row("speed", f"{(view.done - not_run) / seconds:,.0f} jobs/s on {slots} slots")
     table.add_row("seed", str(spec.seed))
     table.add_row("files", Text(", ".join(_files(view, place))))

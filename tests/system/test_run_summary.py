@@ -26,6 +26,7 @@ class Table:
         self.outputs = home / "outputs"
         #: What was printed besides.
         self.told: list[str] = []
+        self.printed = ""
 
     def of(self, *arguments: str, code: int = 0) -> list[list[str]]:
         """The cells of each printed row."""
@@ -34,6 +35,7 @@ class Table:
             env=environment(COLUMNS="200"), cwd=self._home, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == code, done
+        self.printed = done.stdout
         self.told = done.stderr.splitlines()
         rows = [re.split(r" *[│┃] *", line) for line in done.stdout.splitlines() if line[0] in "│┃"]
         return [row[1:-1] for row in rows]
@@ -80,6 +82,7 @@ def test_a_stop_rule(table: Table, limit: float, said: str) -> None:
     jobs = 100_000 if said == "met, " else 300
     found = dict(table.of("--jobs", str(jobs), "--output-mode", "packed", "--until", rule, "--job-seconds", "0.001"))
     assert found["stop rule"].startswith(f"{rule}: {said}")
+    assert ("ABORTED by its stop rule" in table.printed) is (said == "met, ")
     assert float(found["speed"].split()[0].replace(",", "")) < 10_000
 
 

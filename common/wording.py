@@ -1,0 +1,21 @@
+"""What people read of a batch in several places, said in one: by ``run``, ``watch`` and ``explain``. Of no library."""
+
+
+def jobs_text(count: int) -> str:
+    """``1 job``, ``1,000 jobs``."""
+    return "1 job" if count == 1 else f"{count:,} jobs"
+
+
+def state_text(state: str, *, succeeded: bool) -> str:
+    """A batch's state; of one that is ABORTED and has succeeded all the same, that its stop rule has ended it."""
+    return f"{state} by its stop rule" if succeeded and state == "ABORTED" else state
+
+
+def rule_text(until: str, *, needless: int, not_run: int) -> str:
+    """How it went with a stop rule, once the batch has ended.
+
+    ``needless`` jobs were spared by it; ``not_run`` were given up for whatever reason.
+    """
+    if needless:
+        return f"{until}: met, {jobs_text(needless)} {'was' if needless == 1 else 'were'} not needed"
+    return f"{until}: " + ("not met when the batch ended" if not_run else "all jobs were run")

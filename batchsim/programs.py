@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from batchsim.parameters import WithParameters
+from batchsim.parameters import SIMULATION, WithParameters, value_in
 from common.errors import InvalidInput
 from common.programs.admission import MOST_NAME_CHARACTERS, check_name
 from common.programs.array import ArrayIndices
@@ -128,6 +128,26 @@ def _chosen(
 def stamp(chosen: Chosen) -> Chosen:
     """With the version that the program's files make; the last step, since it reads them."""
     return replace(chosen, program=stamped(chosen.program))
+
+
+class WithoutProgram(WithParameters):
+    """A verb that talks to a server, which starts no program that a client names."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As ever, but say what can be done instead to who wants a program."""
+        end = args.index("--") if "--" in args else len(args)
+        # Of a simulation they can be parameters.
+        flags = {word.partition("=")[0] for word in args[:end]} if not value_in(args, SIMULATION) else set()
+        wanted = [flag for name in NAMES[1:] if (flag := f"--{name.replace('_', '-')}") in flags]
+        if wanted or args[end + 1 :]:
+            what = wanted[0] if wanted else f"-- {args[end + 1]}"
+            raise InvalidInput(
+                f"{what}: over HTTP only programs can be started that the server's operator has declared in "
+                f"simulations.toml: `batchsim {ctx.info_name} --simulation NAME`, and `batchsim simulations` lists "
+                "them. Scripts and commands of your own run on this machine: `batchsim run`",
+                field=NAMES[0],
+            )
+        return super().parse_args(ctx, args)
 
 
 class WithProgram(WithParameters):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from batchsim.client import Client
-from batchsim.parameters import WithParameters
+from batchsim.programs import WithoutProgram
 from batchsim.sweeping import NAMES, read, sweep_options, untyped
 from batchsim.watching import print_estimates, watch_batch
 from common.errors import InvalidInput
@@ -20,6 +20,8 @@ from common.simulations.described import Kinds, kinds_of
 from common.simulations.reasons import place_and_reason
 from common.wording import jobs_text
 
+# What `requeue` runs again only when it is asked to.
+NOT_FAILED = ("CANCELLED", "ABORTED")
 POINT_FIELDS = ("count", "mean", "standard_error", "ci_low", "ci_high")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,7 +82,7 @@ def batch_fields(given: dict[str, Any], kinds: Kinds = untyped) -> dict[str, Any
     return {name: value for name, value in own.items() if value is not None} | swept
 
 
-@click.command(cls=WithParameters)
+@click.command(cls=WithoutProgram)
 @click.option("--jobs", type=int, help="number of jobs; of a sweep, its points times --replications")
 @click.option("--seed", type=int, help="seed; without one a random one is drawn")
 @click.option("--job-seconds", type=float, default=0.0, help="time that each job waits first, s")
@@ -192,6 +194,16 @@ def requeue(batch: int, states: tuple[str, ...], missing: bool, url: str, token:
     body: dict[str, Any] = ({"states": list(states)} if states else {}) | ({"missing": True} if missing else {})
     seen = Client(url, token).act(batch, "requeue", **body)
     click.echo(f"batch {batch}: {jobs_text(seen['requeued'])} to run again; it is {seen['state']}")
+    if not (seen["requeued"] or states or missing):
+        _advise_states(batch, seen["counters"])
+
+
+def _advise_states(batch: int, counters: dict[str, int]) -> None:
+    """No job has failed, and so none runs again; say how others do."""
+    for state in NOT_FAILED:
+        if count := counters.get(state):
+            which = f"the {jobs_text(count)} that {'is' if count == 1 else 'are'} {state}"
+            click.echo(f"No job of it failed. To run {which}: batchsim requeue {batch} --state {state}", err=True)
 
 
 @click.command()

@@ -124,7 +124,10 @@ def test_cancel_requeue_and_explain(batchsim: Batchsim, worker: StartWorker, roo
     assert f"8 jobs CANCELLED: {batch}_1, {batch}_2, {batch}_3, {batch}_7, {batch}_9 …" in explained
     assert f"{batch}_7 is CANCELLED" in said(batchsim("explain", f"{batch}_7"))
 
-    assert said(batchsim("requeue", batch)) == f"batch {batch}: 0 jobs to run again; it is CANCELLED"
+    nothing = batchsim("requeue", batch)
+    assert nothing.stdout == f"batch {batch}: 0 jobs to run again; it is CANCELLED\n"
+    advice = f"To run the 8 jobs that are CANCELLED: batchsim requeue {batch} --state CANCELLED"
+    assert nothing.stderr == f"No job of it failed. {advice}\n"
     assert said(batchsim("requeue", batch, "--state", "CANCELLED")).startswith(f"batch {batch}: 8 jobs to run again")
     assert f"batch {batch}: COMPLETED, 20 of 20 jobs\n" in said(batchsim("watch", batch))
     assert differences(files(root / batch), expected_files(SEED, 20)) == []
@@ -151,6 +154,20 @@ def test_watch_ends_with_a_sweeps_points(batchsim: Batchsim, worker: StartWorker
     last = said(batchsim("submit", *given, "--sigma", "0.1:0.9:0.01")).splitlines()[-2:]
     assert last[0].startswith("  sigma 0.29: price ")
     assert last[1] == "  … 81 points in all: batchsim estimate 3 --points"
+
+
+def test_watch_says_that_the_stop_rule_was_met(batchsim: Batchsim, worker: StartWorker) -> None:
+    """How many jobs it spared, in the words of ``run``; it has succeeded, so the exit code is 0."""
+    worker(slots=1)
+    rule = "standard_error(sum) < 1000"
+    given = ("--jobs", 100_000, "--output-mode", "packed", "--job-seconds", 0.001)
+    *_, state, _, _, last = said(batchsim("submit", *given, "--until", rule, "--watch")).splitlines()
+    needless = show(batchsim, 2)["needless"]
+    assert needless > 1
+    assert state == "batch 2: ABORTED by its stop rule, 100,000 of 100,000 jobs"
+    assert last == f"  stop rule {rule}: met, {needless:,} jobs were not needed"
+    last = said(batchsim("submit", "--jobs", 5, "--until", "standard_error(sum) < 1e-9", "--watch")).splitlines()[-1]
+    assert last == "  stop rule standard_error(sum) < 1e-9: all jobs were run"
 
 
 def test_failures_on_the_command_line(batchsim: Batchsim, worker: StartWorker) -> None:

@@ -33,7 +33,8 @@ def print_summary(console: Console, view: BatchView, place: Path, *, slots: int,
     if not spec.sweep:
         for name, said in _estimates(place).items():
             others = f", {said['non_finite']:,} not finite" if said.get("non_finite") else ""
-            table.add_row(f"mean of {name}", _interval(said, CONFIDENCE) + others)
+            none = "" if said["n"] else ", n 0"
+            table.add_row(f"mean of {name}", _interval(said, CONFIDENCE) + none + others)
     not_run = view.counters[JobState.ABORTED] + view.counters[JobState.CANCELLED]
     if spec.until:
         table.add_row("stop rule", Text(rule_text(spec.until, needless=view.needless, not_run=not_run)))

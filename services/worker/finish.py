@@ -236,22 +236,27 @@ def _columns(
         states[codes],
         records["attempt"],
         names.take(pa.array(np.minimum(records["slot"], len(names) - 1))),
-        *(records[name] for name in ("started", "elapsed", "cpu", "max_rss", "exit", "signal")),
+        *(records[name] for name in ("started", "elapsed", "cpu")),
+        # Of a short program only the slot's own peak is known; 0 stands for that, and for what did not run.
+        pa.array(records["max_rss"], mask=records["max_rss"] == 0),
+        *(records[name] for name in ("exit", "signal")),
         reasons[records["reason"]],
         *(values.at(points) for values in parameters.values()),
         *(np.where(codes == JobState.COMPLETED, records[f"out:{name}"], np.nan) for name in view.spec.outputs),
     ]
-    return [pa.array(column) for column in columns]
+    return [column if isinstance(column, pa.Array) else pa.array(column) for column in columns]
 
 
 def _outputs(connection: Connection, view: BatchView, found: dict[str, Moments], claim: _Claim) -> dict[str, Any]:
     """Each output's moments, and, as NumPy says of the whole column, its estimates."""
     said: dict[str, Any] = {}
-    for output, values in found.items():
+    for output in view.spec.outputs if view.counters[JobState.COMPLETED] else ():
         claim.renew()
-        said[output] = values._asdict()
+        # Of an output that never was finite there are none.
+        values = found.get(output)
+        said[output] = values._asdict() if values else dict.fromkeys(Moments._fields) | {"n": 0}
         if view.spec.jobs > MOST_JOBS_AT_ONCE:
-            said[output]["standard_deviation"] = values.standard_deviation
+            said[output]["standard_deviation"] = values.standard_deviation if values else None
             continue
         column = samples.read(connection, view.spec, names=[output]).columns[output]
         said[output] |= estimate(column).to_dict()

@@ -4,6 +4,7 @@ import csv
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,7 @@ def test_both_tables_have_one_row_per_job_as_the_ledger_says(
     assert table["state"] == wanted
     for column, field in (("attempt", "attempt"), ("started", "started"), ("elapsed", "elapsed"), ("cpu", "cpu")):
         assert table[column] == records[field].tolist()
+    assert table["max_rss_kb"] == [peak or None for peak in records["max_rss"].tolist()]
     good = [state == "COMPLETED" for state in wanted]
     for name in OUTPUTS:
         np.testing.assert_array_equal(table[name], np.where(good, records[f"out:{name}"], np.nan))
@@ -102,6 +104,7 @@ def test_both_tables_have_one_row_per_job_as_the_ledger_says(
     assert list(as_csv[0]) == list(table)
     for number, row in enumerate(as_csv):
         assert (int(row["index"]), row["state"], row["worker"]) == (number + 1, wanted[number], table["worker"][number])
+        assert row["max_rss_kb"] == ("" if wanted[number] == "CANCELLED" else "1000"), "what is not known is empty"
         for name in OUTPUTS:
             assert not good[number] or float(row[name]) == table[name][number]
 
@@ -128,6 +131,25 @@ def test_the_summary_is_what_numpy_says_of_the_column(connection: Connection, ro
         assert (found["n"], found["min"], found["max"]) == (87, column.min(), column.max())
         assert found["mean"] == pytest.approx(column.mean(), rel=1e-12)
         assert found["standard_deviation"] == pytest.approx(column.std(ddof=1), rel=1e-12)
+
+
+def test_a_summary_of_an_output_that_is_never_finite(submitter: Submitter, connection: Connection, root: Path) -> None:
+    """It is there, with how many values of it were not finite, beside the one that is."""
+    spec = submitter.submit(3)
+    lease, _ = ranges.claim(connection, (spec.id, ""), worker="w", slot="w/0", lease_seconds=60, slice_seconds=1)
+    while lease is not None:
+        work = slice_of(lease.first, [2.0] * lease.count)
+        table = np.frombuffer(work.records, record_dtype(OUTPUTS)).copy()
+        table["out:sum"] = np.nan
+        work = replace(work, records=table.tobytes(), moments={"mean": work.moments["mean"]})
+        ranges.commit(connection, lease, work, lease_seconds=60, slice_seconds=1)
+        lease, _ = ranges.claim(connection, (spec.id, ""), worker="w", slot="w/0", lease_seconds=60, slice_seconds=1)
+    assert finish(connection, root, spec.id, "w")
+    said = json.loads((root / str(spec.id) / "summary.json").read_text())["outputs"]
+    assert list(said) == list(OUTPUTS)
+    assert (said["sum"]["n"], said["sum"]["count"], said["sum"]["non_finite"], said["sum"]["mean"]) == (0, 0, 3, None)
+    assert (said["mean"]["n"], said["mean"]["non_finite"]) == (3, 0)
+    assert said["sum"].keys() == said["mean"].keys()
 
 
 @pytest.mark.parametrize("done", [0, 1])

@@ -109,6 +109,25 @@ def test_files(table: Table, arguments: tuple[str, ...], code: int, files: str) 
         assert (table.outputs / name.split(" ")[0]).exists()
 
 
+NEVER = '''
+from batchsim import simulation
+
+@simulation(outputs={"x": float, "y": float})
+def never(rng):
+    """Its x is no number."""
+    return {"x": float("nan"), "y": 1.0}
+'''
+
+
+def test_an_output_that_is_never_finite(table: Table, home: Path) -> None:
+    """It has its row, which says so."""
+    (home / "simulations").mkdir()
+    (home / "simulations" / "never.py").write_text(NEVER)
+    said = dict(table.of("--simulation", "never", "--num-jobs", "3"))
+    assert said["mean of x"] == "unknown, n 0, 3 not finite"
+    assert said["mean of y"].startswith("1")
+
+
 BAD = '''
 from batchsim import simulation
 

@@ -1,8 +1,10 @@
 """What a request sends."""
 
+import json
 from typing import Any
 
 from flask import request
+from werkzeug.exceptions import BadRequest
 
 from common.errors import InvalidInput
 
@@ -12,7 +14,24 @@ def json_body() -> Any:
     try:
         return request.get_json()
     except RecursionError:
-        raise InvalidInput("The body is nested too deeply") from None
+        raise InvalidInput("The body is nested too deeply", field="body") from None
+    except BadRequest:
+        raise InvalidInput(f"The body is not valid JSON: {_fault(request.get_data())}", field="body") from None
+
+
+def _fault(body: bytes) -> str:
+    """Why these bytes are no JSON, and where."""
+    if not body.strip():
+        return "it is empty"
+    try:
+        json.loads(body)
+    except json.JSONDecodeError as error:
+        return f"{error.msg[0].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
+    except UnicodeDecodeError as error:
+        return f"it is not UTF-8 at byte {error.start + 1}"
+    except ValueError:
+        return "a number in it has too many digits"
+    return "it cannot be read"
 
 
 def json_object(*fields: str) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_a_body_that_is_not_json(
     """Never the server's error, and nothing happens."""
     before, path = dump(connection), path_of(batch, verb)
     for data in (b"{", b"\xff\xfe", b"[" * 100_000, b'{"jobs": ' + b"9" * 5000 + b"}", b" "):
-        assert_problem(client.open(path, method=method, data=data, content_type="application/json"), 400)
+        assert_problem(client.open(path, method=method, data=data, content_type="application/json"), 400, "body")
     assert_problem(client.open(path, method=method, data=b"jobs=1", content_type="text/plain"), 415)
     assert_problem(client.open(path, method=method, data=b" " * 1_000_001, content_type="application/json"), 413)
     assert dump(connection) == before

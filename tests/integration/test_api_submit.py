@@ -117,9 +117,28 @@ def test_a_body_that_is_not_json(
     client: FlaskClient, connection: Connection, root: Path, data: bytes, content_type: str, status: int
 ) -> None:
     """Whatever is sent, the answer is a problem of the client's kind, and nothing is left."""
-    assert_problem(client.post("/batches", data=data, content_type=content_type), status)
+    field = "body" if status == 400 else None
+    assert_problem(client.post("/batches", data=data, content_type=content_type), status, field)
     assert dump(connection) == {}
     assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/batches", "/batches/1/cancel"])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"jobs": 5,}', "expecting property name enclosed in double quotes at line 1, column 12"),
+        (b'{"jobs": 5\n "seed": 7}', "expecting ',' delimiter at line 2, column 2"),
+        (b"jobs=5", "expecting value at line 1, column 1"),
+        (b'{"a": "\xe4"}', "it is not UTF-8 at byte 8"),
+        (b" ", "it is empty"),
+        (b"9" * 5000, "a number in it has too many digits"),
+    ],
+)
+def test_where_a_body_is_not_json(client: FlaskClient, path: str, data: bytes, said: str) -> None:
+    """What is wrong, with line and column, wherever JSON is sent."""
+    problem = assert_problem(client.post(path, data=data, content_type="application/json"), 400, "body")
+    assert problem["detail"] == f"The body is not valid JSON: {said}"
 
 
 def keyed(client: FlaskClient, key: str, **body: object) -> TestResponse:

@@ -6,6 +6,7 @@ decorator of :mod:`common.simulations.declare`, and can import modules beside it
 directory: see :mod:`common.simulations.tables`. What cannot be read is reported and takes nothing else down.
 """
 
+import difflib
 import importlib
 import inspect
 import os
@@ -27,7 +28,7 @@ from common.simulations import neighbours
 from common.simulations.declare import MARK, Simulation
 from common.simulations.programs import of_program
 from common.simulations.reasons import place_and_reason
-from common.simulations.tables import from_tables
+from common.simulations.tables import FILE, from_tables
 
 BUILT_IN = (
     "random_numbers",
@@ -100,7 +101,8 @@ class Registry:
 def find(name: str) -> Simulation:
     """The simulation of this name as it is now.
 
-    Raises :class:`InvalidInput` that lists what there is, or where all of this name are when it has several.
+    Raises :class:`InvalidInput` that lists what there is, and where it was looked for; or where all of this name are,
+    when it has several.
     """
     registry = everything()
     if name in registry.found:
@@ -110,11 +112,21 @@ def find(name: str) -> Simulation:
         raise InvalidInput(
             f"simulation {name!r} stands for several: it is {places}; rename all but one of them", field="simulation"
         )
-    text = f"simulation is {name!r}; there are {', '.join(registry.found)}"
+    raise InvalidInput(_unknown(name, registry), field="simulation")
+
+
+def _unknown(name: str, registry: Registry) -> str:
+    """There is none of this name: what there is instead, what is called nearly so, and where we have looked."""
+    text = f"simulation is {name!r:.100}; there are {', '.join(registry.found)}"
     if registry.broken:
         told = (place_and_reason(path, error) for path, error in registry.broken.items())
         text += "; not to be used: " + ", ".join(f"{place} ({reason})" for place, reason in told)
-    raise InvalidInput(text, field="simulation")
+    close = difflib.get_close_matches(name[:100], registry.found)
+    asked = f"Did you mean {' or '.join(close)}? " if close else ""
+    places = [f"{place}{'' if place.is_dir() else ' (not there)'}" for place in dict.fromkeys(directories())]
+    another = f" ({VARIABLE} names another directory)" if len(places) == 1 else ""
+    where = f"{' and '.join(places)}{another}, and in {FILE} there and in {Path.cwd()}"
+    return f"{text}. {asked}Looked for in {where}"
 
 
 def _whereabouts(each: Simulation) -> str:

@@ -182,6 +182,25 @@ def test_who_names_what_is_not_there_is_told_where_files_are_broken(place: Path,
     assert "\n" not in refused.value.message
 
 
+def test_who_names_what_is_not_there_is_told_where_we_looked(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each directory, whether it is there, how to name another, and what is called nearly so."""
+    (place / "mine.py").write_text(GOOD)
+    with pytest.raises(InvalidInput, match=r"Did you mean monte_carlo_pi\?") as refused:
+        registry.find("monte_carl_pi")
+    text = refused.value.message
+    assert text.endswith(
+        f"Looked for in {place} (SIMULATIONS_DIR names another directory), "
+        f"and in simulations.toml there and in {tmp_path}"
+    )
+    monkeypatch.setenv(registry.VARIABLE, "other")
+    with pytest.raises(InvalidInput) as refused:
+        registry.find("nothing like it")
+    assert "Did you mean" not in refused.value.message
+    assert f"Looked for in {place} and {tmp_path}/other (not there), and in simulations.toml" in refused.value.message
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory on the path with an installed package ``theirs``, whose entry point is ``their_module:f``."""

@@ -28,7 +28,11 @@ class WithParameters(click.Command):
             # Click answers --help before it has read the others.
             ctx.meta[DIRECTORY] = value_in(args, DIRECTORY) if DIRECTORY in own else ""
             args = list(as_parameters(args, own))
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            said = error.message + _advice(error.option_name)
+            raise click.NoSuchOption(error.option_name, said, error.possibilities, error.ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the parameters before the other options."""
@@ -45,6 +49,17 @@ class WithParameters(click.Command):
 
     def _flags(self, ctx: click.Context) -> set[str]:
         return {flag for parameter in self.get_params(ctx) for flag in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def _advice(flag: str) -> str:
+    """What to write if that was to be a parameter; without ``--simulation`` none is an option."""
+    name = flag[2:].replace("-", "_")
+    if not flag.startswith("--") or not name.isidentifier():
+        return ""
+    return (
+        f" If it is a parameter: --param {name}=1, or --param {name}=1,2 for a sweep; of a --simulation NAME, "
+        f"{flag} 1,2 says the same."
+    )
 
 
 def value_in(args: list[str], flag: str) -> str:

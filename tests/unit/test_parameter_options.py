@@ -116,6 +116,10 @@ def test_help_looks_where_the_settings_say(mine: str, monkeypatch: pytest.Monkey
 
 
 def test_without_a_simulation_an_unknown_option_is_wrong() -> None:
-    result = CliRunner().invoke(batchsim, ["run", "--sigma", "0.2"])
-    assert result.exit_code == 2
-    assert "No such option" in result.output
+    """And how it is written if it was to be a parameter, of a program, too; not of a flag, which can be none."""
+    for words in (["run", "--sigma", "0.1,0.2"], ["run", "--sigma", "0.1,0.2", "--", "./model"], ["submit", "--sigma"]):
+        result = CliRunner().invoke(batchsim, words)
+        assert result.exit_code == 2
+        assert "No such option" in result.output
+        assert "If it is a parameter: --param sigma=1, or --param sigma=1,2 for a sweep" in result.output
+    assert "parameter" not in CliRunner().invoke(batchsim, ["run", "-x"]).output

@@ -81,7 +81,9 @@ def _explain_resources(connection: Connection, view: BatchView, found: Explanati
     slots, idle = sum(info.slots for info in serving), sum(max(0, info.slots - info.busy) for info in serving)
     waiting = _in_line(connection, spec.partition, serving)
     found.reason = "Resources"
-    found.advice = "wait, or start more workers: `docker compose up --detach --no-recreate --scale worker=N`"
+    found.advice = "wait, or start more workers: " + _start(
+        "up --detach --no-recreate --scale worker=N", f"--workers {2 * max(1, slots)}"
+    )
     if lacking:
         found.details.append(_lack(lacking, spec))
     if lacking and not slots:
@@ -91,9 +93,13 @@ def _explain_resources(connection: Connection, view: BatchView, found: Explanati
         )
     elif not slots:
         found.details.append(f"No worker serves partition {spec.partition!r}.")
-        partition = f"run --detach --env WORKER_PARTITIONS={spec.partition}"
-        serve = "up --detach" if spec.partition == DEFAULT_PARTITION else partition
-        found.advice = f"start one: `docker compose {serve} worker`"
+        if spec.partition == DEFAULT_PARTITION:
+            found.advice = "start one: " + _start("up --detach worker", "")
+        else:
+            found.advice = "start one: " + _start(
+                f"run --detach --env WORKER_PARTITIONS={spec.partition} worker",
+                f"--worker-partitions {DEFAULT_PARTITION},{spec.partition}",
+            )
     elif idle:
         found.details.append(
             f"Slots of partition {spec.partition!r}: {slots}, {idle} of them idle; it starts in seconds."
@@ -111,6 +117,12 @@ def _explain_resources(connection: Connection, view: BatchView, found: Explanati
         found.advice = f"wait, or `batchsim update {spec.id} --priority {higher}`"
     elif slots and len(waiting) > 1:
         found.details.append(f"{len(waiting)} batches wait there; those of one priority share the slots by time.")
+
+
+def _start(compose: str, options: str) -> str:
+    """How workers are started; the ledger does not say which form of the system it belongs to."""
+    serve = f"batchsim serve {options}".rstrip()
+    return f"in compose `docker compose {compose}`; without containers end `batchsim serve`, then `{serve}` goes on"
 
 
 def _in_line(connection: Connection, partition: str, able: Sequence[WorkerInfo]) -> list[int]:

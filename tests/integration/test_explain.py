@@ -211,6 +211,8 @@ def test_no_worker(ledger: Connection, partition: str) -> None:
     found = explain_batch(ledger, spec.id)
     check(found, "PENDING", "Resources", f"No worker serves partition '{partition}'")
     assert ("WORKER_PARTITIONS=gpu" in found.advice) == (partition == "gpu")
+    serving = "`batchsim serve --worker-partitions default,gpu`" if partition == "gpu" else "then `batchsim serve` goes"
+    assert serving in found.advice
 
 
 def test_all_slots_at_work(ledger: Connection) -> None:
@@ -218,7 +220,10 @@ def test_all_slots_at_work(ledger: Connection) -> None:
     serve(ledger, 2, 2)
     spec = submit(ledger, 2)
     submit(ledger, 2)
-    check(explain_batch(ledger, spec.id), "PENDING", "Resources", "2, all of them at work", "2 batches wait")
+    found = explain_batch(ledger, spec.id)
+    check(found, "PENDING", "Resources", "2, all of them at work", "2 batches wait")
+    assert "in compose `docker compose up --detach --no-recreate --scale worker=N`" in found.advice
+    assert "`batchsim serve --workers 4`" in found.advice
 
 
 def test_a_slot_is_idle(ledger: Connection) -> None:

@@ -3,7 +3,6 @@
 Whoever shows a failure in one line takes the last. Names of our own modules mean nothing to a user, nor do our frames.
 """
 
-import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from types import FrameType, TracebackType
 from common.errors import BatchSimError
 from common.programs.failure import ProgramFailed
 from common.returned import WrongResult
+from common.simulations.reasons import without_modules
 from common.simulations.registry import BUILT_IN
 from services.worker.guard import Guard, Limits, TimeLimitReached
 
@@ -22,11 +22,6 @@ MOST_LINE_CHARACTERS = 300
 # Their messages are written for people, and say all that there is to say.
 _PLAIN = (ProgramFailed, BatchSimError, WrongResult)
 _OURS = ("services", "common")
-# As a traceback names a class of ours, or one in a user's file, whose module has the file's version in its name.
-_MODULE = re.compile(
-    r"^([ |+-]*)(?:batchsim_simulations|batchsim_beside_[0-9a-f]+|common|services)(?:\.\w+)*\.(?=\w+(?::|$))",
-    re.MULTILINE,
-)
 _GUARD = Guard.run.__code__.co_filename
 _LIBRARIES = tuple(f"{place}/" for name, place in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib")))
 
@@ -43,8 +38,8 @@ def failure_text(error: BaseException, limits: Limits) -> str:
     while own is not None and told.stack[-1].filename == _GUARD:
         # The signal's handler, which interrupted the line before it.
         told.stack.pop()
-    last = [_MODULE.sub(r"\1", line) for line in told.format_exception_only()]
-    text = _MODULE.sub(r"\1", "".join(told.format()))
+    last = [without_modules(line) for line in told.format_exception_only()]
+    text = without_modules("".join(told.format()))
     # Of a syntax error the source comes first; notes come last.
     named = next((line for line in last if not line.startswith(" ")), "").splitlines()[0]
     account = (limit or _shortened(named)) + _place(own)

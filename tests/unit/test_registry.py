@@ -171,6 +171,8 @@ def test_a_parameter_that_json_cannot_say_is_told_at_once(place: Path) -> None:
         ("x = 1\ny = (lambda:\n  1 / 0)()", r"bad\.py:3 \(ZeroDivisionError: division by zero\)"),
         ("import json\njson.loads('{')", r"bad\.py:2 \(json\.decoder\.JSONDecodeError: Expecting"),
         ("import helper", r"bad\.py:1 \(RuntimeError: no\)"),
+        ("class Own(Exception):\n  pass\nraise Own('no')", r"bad\.py:3 \(Own: no\)"),
+        (GOOD.replace("*, ", ""), r"bad\.py:4 \(mine: write a \* before scale: parameters are given by name\)"),
     ],
 )
 def test_who_names_what_is_not_there_is_told_where_files_are_broken(place: Path, source: str, told: str) -> None:

@@ -1,5 +1,6 @@
 """The Celery app, its settings, and the messages that travel: tickets for ranges, and "write the results"."""
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -8,7 +9,7 @@ from celery import Celery
 
 from common.batch import range_text
 from common.ledger.ranges import DEFAULT_PARTITION, Ticket
-from common.ledger.verifications import Part
+from common.ledger.verifications import Part, message_id
 
 QUEUE = "batchsim"
 RUN_RANGE = "batchsim.run_range"
@@ -100,6 +101,7 @@ def publish_verify(app: Celery, part: Part, partition: str = DEFAULT_PARTITION) 
         VERIFY,
         args=(asdict(part),),
         queue=queue_name(partition),
+        task_id=f"{message_id(part.name)}-{part.number}-{secrets.token_hex(4)}",
         argsrepr=f"{part.batch}: {len(part.jobs)} jobs",
         kwargsrepr="",
         ignore_result=True,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -20,6 +21,8 @@ from common.ledger import Connection, batches, table, verifications, workers
 from common.ledger.batches import BatchView
 from common.ledger.table import record_dtype
 from common.ledger.verifications import Part, Verification
+
+log = structlog.get_logger()
 
 CHUNK_JOBS = 2**16
 # What one message asks for.
@@ -48,7 +51,7 @@ class Verifier:
             raise Conflict(f"No live worker can run batch {batch_id}: `batchsim explain {batch_id}`.", field="batch")
         name = secrets.token_hex(4)
         parts = list(_parts(batch_id, name, self._chosen(view, sample, seed)))
-        verifications.begin(self._connection, batch_id, name, len(parts), sum(len(part.jobs) for part in parts))
+        verifications.begin(self._connection, batch_id, name, parts)
         try:
             for part in parts:
                 queue.publish_verify(self._app, part, view.spec.partition)
@@ -57,8 +60,28 @@ class Verifier:
         return name
 
     def look(self, batch_id: int, name: str) -> Verification:
-        """How far it is. Raises ``NotFound``."""
-        return verifications.look(self._connection, batch_id, name)
+        """How far it is; what was lost on its way to a slot is asked for again. Raises ``NotFound``."""
+        found = verifications.look(self._connection, batch_id, name)
+        if found.silent:
+            self._ask_again(found)
+        return found
+
+    def _ask_again(self, found: Verification) -> None:
+        """Publish once more what nobody has begun and waits in no queue; harmless if it is on its way all the same."""
+        lost = [verifications.asked(self._connection, found.batch, found.name, number) for number in found.silent]
+        if not any(lost):
+            return
+        partition = batches.view(self._connection, found.batch).spec.partition
+        waiting = verifications.queued(self._connection, queue.queue_name(partition), found.name)
+        for part in lost:
+            if part is None or part.number in waiting or not verifications.ask_again(self._connection, part):
+                continue
+            log.warning("verify.asked_again", batch=part.batch, jobs=len(part.jobs))
+            try:
+                queue.publish_verify(self._app, part, partition)
+            except OperationalError as error:
+                # The next look tries again.
+                log.warning("publish.failed", error=str(error))
 
     def _chosen(self, view: BatchView, sample: int, seed: int | None) -> dict[str, list[int]]:
         """Completed jobs drawn at random, by the worker that ran each, "" when nobody knows."""

@@ -115,7 +115,10 @@ def finisher(batch_id: int) -> str:
 
 
 def verification(batch_id: int, name: str, part: int | None = None, what: str = "") -> str:
-    """String: JSON plan of a verification; of a part, ``what`` is "report", "at" (a job) or "alive". All expire."""
+    """String: JSON plan of a verification. All expire.
+
+    Of a part, ``what`` is "asked" (its jobs), "report", "at" (a job), "alive", or how often it was asked for "again".
+    """
     return f"{PREFIX}batch:{batch_id}:verification:{name}" + (f":{part}:{what}" if what else "")
 
 

@@ -14,6 +14,8 @@ KEPT_SECONDS = 24 * 3600
 NAME = re.compile(r"[a-z0-9]{1,16}")
 # A slot says that it is still at a part at least three times in this time. Longer than a dead worker counts as alive.
 ALIVE_SECONDS = 10
+# A part that nobody has begun, and that waits in no queue, is asked for again so often.
+MOST_ASKED_AGAIN = 3
 # Who is silent is given so much longer, once: Redis may have been away itself.
 GRACE_SECONDS = 4
 _GRACE_KEPT_SECONDS = 60
@@ -54,7 +56,8 @@ class Report:
 class Verification:
     """How far a verification is; ``same_worker`` jobs could only be run where they ran first.
 
-    A ``lost`` job went down with a worker, which says nothing of the job: it is not checked.
+    A ``lost`` job went down with a worker, which says nothing of the job: it is not checked. Of the parts that are
+    ``silent`` no slot has said for a while that it has them: they wait, or their message was lost.
     """
 
     batch: int
@@ -65,12 +68,47 @@ class Verification:
     differing: list[tuple[int, str]]
     same_worker: int
     lost: list[tuple[int, str]]
+    silent: Sequence[int] = ()
 
 
-def begin(connection: Connection, batch_id: int, name: str, parts: int, sample: int) -> None:
-    """Note a verification of ``sample`` jobs in so many parts."""
-    said = json.dumps({"parts": parts, "sample": sample})
+def begin(connection: Connection, batch_id: int, name: str, parts: Sequence[Part]) -> None:
+    """Note a verification and what each of its parts asks for."""
+    said = json.dumps({"parts": len(parts), "sample": sum(len(part.jobs) for part in parts)})
+    asked = [("SET", _key(part, "asked"), json.dumps([part.jobs, part.worker]), "EX", KEPT_SECONDS) for part in parts]
+    connection.many([*asked, *(("SET", _key(part, "alive"), 1, "EX", ALIVE_SECONDS) for part in parts)])
     connection.command("SET", keys.verification(batch_id, name), said, "EX", KEPT_SECONDS)
+
+
+def asked(connection: Connection, batch_id: int, name: str, number: int) -> Part | None:
+    """A part as it was asked for first, for one caller at a time: None for the others, for ``ALIVE_SECONDS``."""
+    part = Part(batch_id, name, number, (), "")
+    said = connection.command("GET", _key(part, "asked"))
+    if said is None or not connection.command("SET", _key(part, "alive"), 1, "NX", "EX", ALIVE_SECONDS):
+        return None
+    jobs, worker = json.loads(said)
+    return replace(part, jobs=tuple(jobs), worker=worker)
+
+
+def ask_again(connection: Connection, part: Part) -> bool:
+    """Whether a part whose message was lost is to be asked for again; else its jobs are noted as lost."""
+    key = _key(part, "again")
+    again = int(connection.command("INCR", key)) <= MOST_ASKED_AGAIN
+    connection.command("EXPIRE", key, KEPT_SECONDS)
+    if not again:
+        report(connection, part, Report(0, [], 0, [(job, "was not begun: its message was lost") for job in part.jobs]))
+    return again
+
+
+def queued(connection: Connection, queue: str, name: str) -> set[int]:
+    """The parts of a verification whose messages are in a queue. Reads the whole queue."""
+    messages = connection.command("LRANGE", queue, 0, -1)
+    pattern = re.compile(f'"{message_id(name)}-([0-9]+)-'.encode())
+    return {int(number) for message in messages for number in pattern.findall(message)}
+
+
+def message_id(name: str) -> str:
+    """What the ids of the messages of a verification begin with, before the part's number."""
+    return f"verify-{name}"
 
 
 def at_work(connection: Connection, part: Part, job: int, worker: str, found: Report) -> None:
@@ -81,7 +119,7 @@ def at_work(connection: Connection, part: Part, job: int, worker: str, found: Re
 
 
 def still_at_work(connection: Connection, part: Part) -> None:
-    """Note that a slot is still at a part; else it counts as lost, once it was begun."""
+    """Note that a slot has a part in its hands, or passes it on; else it counts as lost, once it was begun."""
     connection.command("SET", _key(part, "alive"), 1, "EX", ALIVE_SECONDS)
 
 
@@ -105,6 +143,7 @@ def look(connection: Connection, batch_id: int, name: str) -> Verification:
     parts = [Part(batch_id, name, number, (), "") for number in range(plan["parts"])]
     values = connection.command("MGET", *(_key(part, what) for part in parts for what in ("report", "at", "alive")))
     checked, same_worker, open_parts = 0, 0, 0
+    silent: list[int] = []
     differing: list[tuple[int, str]] = []
     lost: list[tuple[int, str]] = []
     for part, (reported, at, alive) in zip(parts, zip(*[iter(values)] * 3, strict=True), strict=True):
@@ -113,12 +152,13 @@ def look(connection: Connection, batch_id: int, name: str) -> Verification:
             found = _conclude(connection, part, *json.loads(at))
         if found is None:
             open_parts += 1
+            silent += [] if at or alive else [part.number]
             continue
         checked, same_worker = checked + found.checked, same_worker + found.same_worker
         differing += found.differing
         lost += found.lost
     return Verification(
-        batch_id, name, plan["sample"], not open_parts, checked, sorted(differing), same_worker, sorted(lost)
+        batch_id, name, plan["sample"], not open_parts, checked, sorted(differing), same_worker, sorted(lost), silent
     )
 
 

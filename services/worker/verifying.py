@@ -85,6 +85,7 @@ class Verifying:
     def _pass_on_or_compare(self, part: Part, spec: BatchSpec, jobs: Jobs | str) -> None:
         fits = isinstance(jobs, Jobs) and part.worker != self._worker
         if self._board.draining or (not fits and part.passes < MOST_PASSES and self._others(spec)):
+            persist(self._board, lambda: verifications.still_at_work(self._connection, part))
             queue.publish_verify(self._app, replace(part, passes=part.passes + 1), spec.partition)
             # Time for another to take it; of different length, or two slots would take their own again and again.
             time.sleep(random.uniform(0.0, 2 * PASS_SECONDS))  # noqa: S311 - no secret

@@ -230,8 +230,8 @@ def test_what_cannot_be_verified(client: FlaskClient) -> None:
 
 def test_the_books_of_a_verification(connection: Connection) -> None:
     """Parts that wait, are at work, have died, and have reported; all of it expires."""
-    verifications.begin(connection, 7, "v", 3, 9)
-    parts = [Part(7, "v", number, (3 * number + 1,), "w") for number in range(3)]
+    parts = [Part(7, "v", number, tuple(range(3 * number + 1, 3 * number + 4)), "w") for number in range(3)]
+    verifications.begin(connection, 7, "v", parts)
     verifications.report(connection, parts[0], Report(3, [(2, "gives other bytes")], 3))
     verifications.at_work(connection, parts[1], 5, "w", Report(1, [(4, "has no CSV")], 0))
     found = verifications.look(connection, 7, "v")

@@ -9,8 +9,9 @@ import pytest
 
 from common import queue
 from common.errors import BrokerUnavailable
-from common.ledger import Connection, batches, verifications, workers
+from common.ledger import Connection, batches, keys, verifications, workers
 from common.ledger.verifications import Part, Verification
+from common.ledger.workers import WorkerInfo
 from common.settings import Settings
 from common.submission import Submitter
 from common.verification import Verifier
@@ -19,7 +20,7 @@ from services.worker.guard import Guard
 from services.worker.verifying import Verifying
 from tests.conftest import StartWorker
 from tests.integration.test_program_batches import submit
-from tests.support import counted, wait_for
+from tests.support import counted, finish, wait_for
 from tests.unit.programs_support import executable
 
 SLOW = '#!/bin/sh\necho x >> "${0%/*}/begun"\n[ -e "${0%/*}/slow" ] && sleep 5\nprintf \'{"x": %s}\' "$1"\n'
@@ -72,6 +73,86 @@ def test_a_worker_that_ends(
         assert (found.checked, found.lost) == (3, [])
 
 
+def silence(connection: Connection, batch: int, name: str) -> None:
+    """As after the time in which somebody would have said that he has the first part."""
+    connection.command("DEL", keys.verification(batch, name, 0, "alive"))
+
+
+def test_a_message_that_is_lost(
+    connection: Connection, redis_url: str, submitter: Submitter, place: Path, worker: StartWorker
+) -> None:
+    """Before anybody began: it is published again, once, and not while it waits in the queue."""
+    first = worker()
+    batch = submit(submitter, ["./program", "{seed}"], 3, place).id
+    wait_for(lambda: batches.view(connection, batch).finished, 60, "the end", lambda: counted(connection, batch))
+    wait_for(lambda: workers.alive(connection), 20, "its heartbeat")
+    first.kill()
+    verifier = Verifier(connection, queue.make_app(redis_url))
+    name = verifier.request(batch, 3)
+    silence(connection, batch, name)
+    assert not verifier.look(batch, name).done
+    assert connection.command("LLEN", queue.QUEUE) == 1
+    connection.command("DEL", queue.QUEUE)
+    assert not verifier.look(batch, name).done
+    assert connection.command("LLEN", queue.QUEUE) == 0, "somebody may have taken it just now"
+    silence(connection, batch, name)
+    for _ in range(2):
+        assert not verifier.look(batch, name).done
+        assert connection.command("LLEN", queue.QUEUE) == 1
+    worker()
+    found = wait_for(
+        lambda: (seen := verifier.look(batch, name)).done and seen, 40, "it", lambda: verifier.look(batch, name)
+    )
+    assert found
+    assert (found.checked, found.differing, found.lost) == (3, [], [])
+
+
+def test_a_message_that_is_lost_again_and_again(connection: Connection, redis_url: str, submitter: Submitter) -> None:
+    """As when its batch's file ends whoever reads it: after some tries its jobs are told as lost."""
+    batch = submitter.submit(3).id
+    finish(connection, batch)
+    workers.heartbeat(connection, WorkerInfo("w", 1, 0, 1))
+    verifier = Verifier(connection, queue.make_app(redis_url))
+    name = verifier.request(batch, 3)
+    for _ in range(verifications.MOST_ASKED_AGAIN):
+        connection.command("DEL", queue.QUEUE)
+        silence(connection, batch, name)
+        assert not verifier.look(batch, name).done
+        assert connection.command("LLEN", queue.QUEUE) == 1
+    connection.command("DEL", queue.QUEUE)
+    silence(connection, batch, name)
+    verifier.look(batch, name)
+    found = verifier.look(batch, name)
+    assert (found.done, found.checked, found.differing) == (True, 0, [])
+    assert found.lost == [(job, "was not begun: its message was lost") for job in (1, 2, 3)]
+    assert connection.command("LLEN", queue.QUEUE) == 0
+
+
+def test_a_part_that_is_passed_on_is_not_lost(
+    connection: Connection, redis_url: str, submitter: Submitter, root: Path, home: Path
+) -> None:
+    """Whoever passes it on says so, since it is in no queue when the next one has taken it."""
+    batch = submitter.submit(3).id
+    finish(connection, batch)
+    for name in ("w", "other"):
+        workers.heartbeat(connection, WorkerInfo(name, 1, 0, 1))
+    board = Board.create(home / "board", 1)
+    board.write(0, os.getpid())
+    app, settings = queue.make_app(redis_url), Settings(redis_url=redis_url, output_dir=root)
+    part = Part(batch, "v", 0, (1,), "w")
+    verifications.begin(connection, batch, "v", [part])
+    silence(connection, batch, "v")
+    assert verifications.look(connection, batch, "v").silent == [0]
+    before = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR1)]
+    try:
+        Verifying(connection, app, settings, "w", board, board.recorder(0), Guard()).run(part)
+    finally:
+        for number, handler in zip((signal.SIGALRM, signal.SIGUSR1), before, strict=True):
+            signal.signal(number, handler)
+    assert connection.command("LLEN", queue.QUEUE) == 4, "the batch's own tickets, and the part"
+    assert verifications.look(connection, batch, "v").silent == []
+
+
 def test_a_redis_that_is_away(
     connection: Connection,
     redis_url: str,
@@ -100,9 +181,10 @@ def test_a_redis_that_is_away(
         report(*given)
 
     monkeypatch.setattr(verifications, "report", report_later)
-    verifications.begin(connection, batch, "v", 1, 2)
+    part = Part(batch, "v", 0, (1, 2), "")
+    verifications.begin(connection, batch, "v", [part])
     try:
-        Verifying(connection, app, settings, "w", board, board.recorder(0), guard).run(Part(batch, "v", 0, (1, 2), ""))
+        Verifying(connection, app, settings, "w", board, board.recorder(0), guard).run(part)
     finally:
         for number, handler in zip((signal.SIGALRM, signal.SIGUSR1), before, strict=True):
             signal.signal(number, handler)

@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from common import outputs, queue, results
 from common.batch import BatchSpec, JobState
 from common.errors import BrokerUnavailable, Conflict, StorageUnavailable
-from common.ledger import Connection, batches, table
+from common.ledger import Connection, batches, rebuilds, table
 from common.ledger.table import record_dtype
 from common.notes import united
 from common.runs import bounds
@@ -31,36 +31,48 @@ CHUNK_JOBS = 2**16
 MOST_RANGES = 4096
 
 
+def is_needed(connection: Connection) -> bool:
+    """Whether :func:`recover` has something to do."""
+    return not batches.is_marked(connection) or bool(rebuilds.due(connection))
+
+
 def recover(connection: Connection, app: Celery, root: Path) -> int:
     """If Redis is new or was emptied, rebuild the batches that the volume knows of; returns how many.
 
     That is every batch without a ``summary.json``: the start-up batch that owns ``root``, and those in directories of
     their own; not older start-up batches, which were ended on purpose. One that cannot be rebuilt is logged, with its
-    directory, and keeps no other from it. Called by all; a lock lets one do it.
+    directory, keeps no other from it, and is tried again later. Called by all; a lock lets one do it.
 
     Raises :class:`BrokerUnavailable`, when the others were rebuilt if Redis still answers; the next call goes on.
     """
-    if batches.is_marked(connection):
+    if not is_needed(connection):
         return 0
     try:
         with outputs.exclusive(root):
-            if batches.is_marked(connection):
-                return 0
-            rebuilt = _rebuild_all(connection, app, root)
-            batches.mark(connection)
-            return rebuilt
+            if not batches.is_marked(connection):
+                rebuilt = _rebuild_all(connection, app, root, list(_places(root)))
+                batches.mark(connection)
+                return rebuilt
+            names = rebuilds.due(connection)
+            # However this try ends: the next one is not right behind it.
+            rebuilds.pause(connection)
+            return _rebuild_all(connection, app, root, [root / name for name in names])
     except (Conflict, StorageUnavailable):
         # Another does it, or the volume is away: the next call sees.
         return 0
 
 
-def _rebuild_all(connection: Connection, app: Celery, root: Path) -> int:
+def _rebuild_all(connection: Connection, app: Celery, root: Path, places: Sequence[Path]) -> int:
     """Rebuild what can be; raises what says nothing of a batch but of Redis or the volume, and is to be tried again."""
     rebuilt, refused = 0, None
-    for place, spec in list(_unfinished(root)):
+    for place in places:
+        name = str(place.relative_to(root))
         try:
-            rebuild(connection, app, place, spec)
-            rebuilt += 1
+            spec = _unfinished_in(root, place)
+            if spec is not None:
+                rebuild(connection, app, place, spec)
+                rebuilt += 1
+            rebuilds.forget(connection, name)
         except BrokerUnavailable as error:
             # Raises another one when Redis is away: then it is nobody's turn.
             batches.is_marked(connection)
@@ -68,7 +80,8 @@ def _rebuild_all(connection: Connection, app: Celery, root: Path) -> int:
         except Exception as error:
             # Is it the whole volume, StorageUnavailable comes of this, and the batch is as good as any other.
             outputs.probe(root)
-            log.exception("batch.not_rebuilt", batch=spec.id, place=str(place), error=str(error))
+            seconds = rebuilds.note(connection, name)
+            log.exception("batch.not_rebuilt", place=str(place), error=str(error), again_in_seconds=seconds)
     if refused is not None:
         raise refused
     return rebuilt
@@ -137,13 +150,30 @@ def gaps(done: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _unfinished(root: Path) -> Iterator[tuple[Path, BatchSpec]]:
-    own = outputs.read_spec(root)
-    if own is not None and not (root / outputs.SUMMARY_NAME).exists():
-        yield root, own
-    for place in sorted(root.iterdir(), key=lambda entry: (len(entry.name), entry.name)):
-        spec = outputs.read_spec(place) if outputs.BATCH_NAME.fullmatch(place.name) else None
-        if spec is not None and not spec.startup and not (place / outputs.SUMMARY_NAME).exists():
+    for place in _places(root):
+        try:
+            spec = _unfinished_in(root, place)
+        except ValueError:
+            continue
+        if spec is not None:
             yield place, spec
+
+
+def _places(root: Path) -> Iterator[Path]:
+    """The directories that may have a batch."""
+    yield root
+    named = [entry for entry in root.iterdir() if outputs.BATCH_NAME.fullmatch(entry.name)]
+    yield from sorted(named, key=lambda entry: (len(entry.name), entry.name))
+
+
+def _unfinished_in(root: Path, place: Path) -> BatchSpec | None:
+    """The batch in ``place``, unless it has ended; ValueError when there is one that cannot be read."""
+    if (place / outputs.SUMMARY_NAME).exists():
+        return None
+    spec = outputs.read_spec(place)
+    if spec is None and (place / outputs.SPEC_NAME).exists():
+        raise ValueError(f"{place / outputs.SPEC_NAME} cannot be read")
+    return None if spec is None or (spec.startup and place != root) else spec
 
 
 def _read_back(connection: Connection, place: Path, spec: BatchSpec) -> np.ndarray:

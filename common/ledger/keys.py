@@ -36,6 +36,10 @@ ACTIVE = PREFIX + "active"
 FINISHING = PREFIX + "finishing"
 # string: there since the ledger was first used; when it is missing, Redis has been emptied. Never expires.
 MARKER = PREFIX + "marker"
+# hash directory, "." the outputs directory itself → tries: its batch could not be rebuilt after Redis was emptied.
+NOT_REBUILT = PREFIX + "not_rebuilt"
+# string: there while NOT_REBUILT is not tried again. Expires by itself.
+REBUILD_PAUSE = PREFIX + "rebuild_pause"
 # zset worker name → Redis time of its last heartbeat, s. Written by heartbeat.lua, which drops the silent.
 WORKERS = PREFIX + "workers"
 # hash worker name → JSON of what it said of itself at its last heartbeat. As WORKERS.

@@ -18,14 +18,13 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from common import queue
+from common import queue, recovery
 from common.batch import JobState
 from common.errors import BatchSimError, BrokerUnavailable
-from common.ledger import Connection, batches, ranges, workers
+from common.ledger import Connection, ranges, workers
 from common.ledger.workers import HEARTBEAT_SECONDS, WorkerInfo
 from common.programs.memory import group_kb, status_kb
 from common.programs.process import end_group
-from common.recovery import recover
 from common.settings import Settings
 from common.simulations import registry
 from services.worker.aftermath import bury, end_program
@@ -163,7 +162,7 @@ class Keeper:
 
     def _recover(self) -> None:
         """Rebuild what an emptied Redis has forgotten, in a thread: heartbeat and renewals go on meanwhile."""
-        if batches.is_marked(self._connection) or (self._recovery is not None and self._recovery.is_alive()):
+        if (self._recovery is not None and self._recovery.is_alive()) or not recovery.is_needed(self._connection):
             return
         self._recovery = threading.Thread(target=self._rebuild, name="recovery", daemon=True)
         self._recovery.start()
@@ -172,7 +171,7 @@ class Keeper:
         # A connection of its own: reading a million files, its commands may wait longer than a round.
         connection = Connection(self._settings.broker_url)
         try:
-            recover(connection, self._app, self._settings.output_dir)
+            recovery.recover(connection, self._app, self._settings.output_dir)
         except (BatchSimError, OSError, OperationalError) as error:
             log.warning("recovery.failed", error=str(error))
         finally:

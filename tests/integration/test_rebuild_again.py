@@ -1,0 +1,113 @@
+"""A batch that could not be rebuilt is tried again, at longer and longer intervals, until it is there or gone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from common import outputs, recovery
+from common.ledger import Connection, batches, keys, rebuilds
+from common.ledger.rebuilds import FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS
+from common.submission import Submitter
+from tests.conftest import StartWorker
+from tests.integration.recovery_support import SEED, again, assert_whole, run_jobs
+from tests.support import counted, dump, wait_for
+
+
+def damage(root: Path, batch: int) -> Path:
+    """Make the batch's notes unreadable; returns their file."""
+    notes = root / str(batch) / outputs.CONTROL_NAME
+    notes.write_text('{"held": 1')
+    return notes
+
+
+def pause_over(connection: Connection) -> None:
+    """As when the time until the next try has passed."""
+    connection.command("DEL", keys.REBUILD_PAUSE)
+
+
+def test_it_comes_back_when_it_can(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tried again after a time, which doubles up to an hour; then it is there with what it had done."""
+    broken = submitter.submit(5, SEED)
+    run_jobs(connection, root, broken.id, 2)
+    good = submitter.submit(5, SEED)
+    notes = damage(root, broken.id)
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 1
+    pauses = []
+    for _ in range(8):
+        assert not recovery.is_needed(connection)
+        assert again(connection, redis_url, root) == 0
+        pauses.append(int(connection.command("TTL", keys.REBUILD_PAUSE)))
+        pause_over(connection)
+        assert recovery.is_needed(connection)
+        assert again(connection, redis_url, root) == 0
+    expected = [min(FIRST_PAUSE_SECONDS * 2**tries, MOST_PAUSE_SECONDS) for tries in range(8)]
+    assert pauses == pytest.approx(expected, abs=5)
+    assert capsys.readouterr().out.count("batch.not_rebuilt") == 9
+    notes.unlink()
+    pause_over(connection)
+    assert again(connection, redis_url, root) == 1
+    pause_over(connection)
+    before = dump(connection)
+    assert not recovery.is_needed(connection)
+    assert again(connection, redis_url, root) == 0
+    assert dump(connection) == before
+    assert sorted(batches.all_ids(connection)) == [broken.id, good.id]
+    assert run_jobs(connection, root, broken.id) == [1, 2, 3, 3, 4, 4, 5, 5], "of both, without 1 and 2 of the first"
+    for spec in (broken, good):
+        assert_whole(connection, root, spec)
+
+
+def test_a_description_that_could_not_be_read(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named, and tried again, too."""
+    spec = submitter.submit(5, SEED)
+    path = root / str(spec.id) / outputs.SPEC_NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 0
+    assert str(path.parent) in capsys.readouterr().out
+    path.write_bytes(whole)
+    pause_over(connection)
+    assert again(connection, redis_url, root) == 1
+    run_jobs(connection, root, spec.id)
+    assert_whole(connection, root, spec)
+
+
+def test_a_directory_that_is_gone_is_not_tried_for_ever(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Somebody has given the batch up; and another batch that was never accepted is not taken for one of these."""
+    spec, other = submitter.submit(5, SEED), submitter.submit(5, SEED)
+    damage(root, spec.id)
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 1
+    shutil.rmtree(root / str(spec.id))
+    pause_over(connection)
+    (root / "9").mkdir()
+    shutil.copy(root / str(other.id) / outputs.SPEC_NAME, root / "9")
+    known = batches.all_ids(connection)
+    assert again(connection, redis_url, root) == 0
+    assert batches.all_ids(connection) == known
+    pause_over(connection)
+    assert rebuilds.due(connection) == []
+
+
+def test_a_worker_tries_again(submitter: Submitter, connection: Connection, root: Path, worker: StartWorker) -> None:
+    """Nobody has to do anything but to mend the volume."""
+    spec = submitter.submit(5, SEED)
+    notes = damage(root, spec.id)
+    connection.command("FLUSHALL")
+    started = worker()
+    wait_for(lambda: connection.command("HLEN", keys.NOT_REBUILT), 20, "the first try", started.text)
+    notes.unlink()
+    wait_for(lambda: batches.is_marked(connection), 20, "the end of the first try", started.text)
+    pause_over(connection)
+    wait_for(lambda: batches.exists(connection, spec.id), 20, "the second try", started.text)
+    wait_for(lambda: batches.view(connection, spec.id).finished, 30, "the end", lambda: counted(connection, spec.id))
+    assert counted(connection, spec.id) == {"COMPLETED": 5}

@@ -87,11 +87,13 @@ def _rebuild_all(connection: Connection, app: Celery, root: Path, places: Sequen
     return rebuilt
 
 
-def is_to_be_rebuilt(connection: Connection, root: Path, key: str) -> bool:
-    """Whether Redis was emptied, and a batch of this idempotency key is on the volume and not in the ledger yet."""
-    if batches.is_marked(connection):
-        return False
-    return any(spec.key == key and not batches.exists(connection, spec.id) for _, spec in _unfinished(root))
+def is_to_be_rebuilt(connection: Connection, root: Path, *, key: str = "", batch_id: int = 0) -> bool:
+    """Whether an unfinished batch of this idempotency key, or number, is on the volume and not in the ledger yet.
+
+    To be asked only by who has found Redis without its mark: else it may be any directory.
+    """
+    found = (spec for _, spec in _unfinished(root) if spec.id == batch_id or (key and spec.key == key))
+    return any(not batches.exists(connection, spec.id) for spec in found)
 
 
 def rebuild(connection: Connection, app: Celery, place: Path, spec: BatchSpec) -> int:

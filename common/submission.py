@@ -58,19 +58,21 @@ class Submitter:
         With ``program`` its jobs are runs of that, which give ``outputs_of_program``; else of the simulation that the
         options name. A sweep or an array says itself how many jobs it has; then ``jobs`` may be None.
         Raises :class:`InvalidInput`, :class:`StorageUnavailable`, :class:`BrokerUnavailable`, or, when a batch of this
-        key is on the volume and Redis was emptied, :class:`LedgerIncomplete`; then no new batch exists.
+        key, or one that it depends on, is still to be rebuilt, :class:`LedgerIncomplete`; then no new batch exists.
         """
         simulation = planning.simulation_of(options, program, outputs_of_program)
         jobs = planning.size(jobs, options, simulation)
         check(jobs, seed, job_seconds)
+        # Before anything is asked that a rebuild may change meanwhile.
+        complete = batches.is_marked(self._connection)
         if idempotency_key and (known := batches.known_submit(self._connection, idempotency_key)):
             return self._known(known, seed, job_seconds, planning.fields(options, jobs, simulation) | {"jobs": jobs})
-        if idempotency_key and recovery.is_to_be_rebuilt(self._connection, self._root, idempotency_key):
+        if idempotency_key and not complete and self._is_to_be_rebuilt(key=idempotency_key):
             raise LedgerIncomplete(
                 "Redis was emptied, and the batch of this Idempotency-Key is being rebuilt; try again.",
                 field="Idempotency-Key",
             )
-        self._check_dependencies(jobs, options)
+        self._check_dependencies(jobs, options, complete=complete)
         fields = planning.fields(options, jobs, simulation)
         batch_id = batches.new_id(self._connection)
         if outputs.taken(self._root, batch_id):
@@ -122,11 +124,18 @@ class Submitter:
             )
         return spec
 
-    def _check_dependencies(self, jobs: int, options: Options) -> None:
+    def _is_to_be_rebuilt(self, *, key: str = "", batch_id: int = 0) -> bool:
+        return recovery.is_to_be_rebuilt(self._connection, self._root, key=key, batch_id=batch_id)
+
+    def _check_dependencies(self, jobs: int, options: Options, *, complete: bool) -> None:
         if sum(kind == "aftercorr" for kind, _ in options.dependency) > 1:
             raise InvalidInput("dependency: aftercorr can name one batch only", field="dependency")
         for kind, on in options.dependency:
             if not batches.exists(self._connection, on):
+                if not complete and self._is_to_be_rebuilt(batch_id=on):
+                    raise LedgerIncomplete(
+                        f"Redis was emptied, and batch {on} is being rebuilt; try again.", field="dependency"
+                    )
                 raise InvalidInput(f"dependency: there is no batch {on}", field="dependency")
             size = batches.view(self._connection, on).spec.jobs
             if kind == "aftercorr" and size != jobs:

@@ -11,9 +11,11 @@ from common.batch import BatchSpec, JobState
 from common.errors import LedgerIncomplete
 from common.ledger import Connection, batches, keys, ranges
 from common.ledger.table import read, record_dtype
+from common.options import read_options
 from common.settings import Settings
 from common.submission import Submitter
 from services.worker.finish import finish as write_results
+from tests.integration.api_support import MakeClient
 from tests.integration.recovery_support import SEED, again, assert_whole, claim, run_jobs, waiting
 from tests.support import OUTPUTS, counted, dump, expected_csv, expected_row, files, slice_of
 
@@ -236,6 +238,28 @@ def test_a_submit_repeated_before_the_rebuild_waits_for_it(
     again(connection, redis_url, root)
     assert submitter.submit(5, SEED, idempotency_key="k") == spec
     assert sorted(batches.all_ids(connection)) == [spec.id, other.id]
+
+
+def test_a_submit_that_depends_on_a_batch_before_its_rebuild_is_to_be_tried_again(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, make_client: MakeClient
+) -> None:
+    """503 until it is there; of one that is nowhere, or whose results are written, 400 also in that moment."""
+    spec, done = submitter.submit(5, SEED), submitter.submit(5, SEED)
+    run_jobs(connection, root, done.id)
+    assert write_results(connection, root, done.id, "w")
+    connection.command("FLUSHALL")
+    before, client = sorted(root.iterdir()), make_client()
+
+    def submit(on: int) -> int:
+        return client.post("/batches", json={"jobs": 5, "dependency": f"afterok:{on}"}).status_code
+
+    for kind in ("afterok", "aftercorr"):
+        with pytest.raises(LedgerIncomplete, match=f"batch {spec.id} is being rebuilt"):
+            submitter.submit(5, options=read_options({"dependency": f"{kind}:{spec.id}"}))
+    assert [submit(spec.id), submit(done.id), submit(99)] == [503, 400, 400]
+    assert sorted(root.iterdir()) == before
+    again(connection, redis_url, root)
+    assert [submit(spec.id), submit(done.id), submit(99)] == [202, 400, 400]
 
 
 def test_what_was_leased_before_is_refused_after(

@@ -39,13 +39,19 @@ def offers(connection: Connection) -> dict[bytes, bytes]:
     return found
 
 
-def claim_as_able(connection: Connection) -> tuple[Lease, tuple[str, ...]]:
-    """The worker that has the simulation takes what is first in the line."""
+def claim_as(worker: str, connection: Connection, *has: str) -> tuple[Lease, tuple[str, ...]]:
+    """A worker takes what is first in the line of what it can run."""
+    slot = f"{worker}/0"
     lease, parts = ranges.claim(
-        connection, (0, ""), worker="able", slot="able/0", lease_seconds=60, slice_seconds=1, simulations=["mine:1"]
+        connection, (0, ""), worker=worker, slot=slot, lease_seconds=60, slice_seconds=1, simulations=has
     )
     assert lease is not None
     return lease, parts
+
+
+def claim_as_able(connection: Connection) -> tuple[Lease, tuple[str, ...]]:
+    """The worker that has the simulation takes what is first in the line."""
+    return claim_as("able", connection, "mine:1")
 
 
 def test_the_heartbeat_says_what_can_be_run(ledger: Connection) -> None:
@@ -91,8 +97,8 @@ def test_the_others_tail_is_shared(ledger: Connection) -> None:
     assert {part.batch for part in rest} == {spec.id}
     workers.heartbeat(ledger, ABLE)
     verdict = commit(ledger, after(lease, verdict), 4)
-    # The one that cannot run here has had less time, and a worker is there for it now.
-    assert verdict.word == "released"
+    # A worker is there now for the one that cannot run here, and is on its way to it.
+    assert (verdict.word, verdict.count, verdict.tickets) == ("continue", 20, ())
     assert counted(ledger, stuck.id) == {"PENDING": 5}
 
 
@@ -153,6 +159,34 @@ def test_a_slot_keeps_its_range_beside_it(ledger: Connection) -> None:
         verdict = commit(ledger, lease, 4)
         assert verdict.word == "continue"
         lease = after(lease, verdict)
+
+
+def test_a_slot_gives_way_only_to_what_its_worker_can_run(ledger: Connection) -> None:
+    """A batch that has had less time and that others have to run takes no turns from it; one behind that does."""
+    workers.heartbeat(ledger, PLAIN)
+    workers.heartbeat(ledger, ABLE)
+    submit(ledger, 100, ranges=[(1, 100)], priority=-1)
+    lease, _ = claim_as("plain", ledger)
+    needing = submit(ledger, 100, ranges=[(1, 100)], **NEEDS)
+    verdict = commit(ledger, lease, 4)
+    assert verdict.word == "continue"
+    lease = after(lease, verdict)
+    workers.heartbeat(ledger, WorkerInfo("plain", 4, 1, 11, ("default",), ("mine:2",)))
+    verdict = commit(ledger, lease, 4)
+    assert verdict.word == "continue", "it has another version"
+    built_in = submit(ledger, 1, priority=-1)
+    assert commit(ledger, after(lease, verdict), 4).word == "released"
+    assert counted(ledger, needing.id) == {"PENDING": 100}
+    assert counted(ledger, built_in.id) == {"PENDING": 1}
+
+
+def test_a_slot_gives_way_to_what_its_worker_can_run(ledger: Connection) -> None:
+    """The same batches, at a worker that has the simulation."""
+    workers.heartbeat(ledger, ABLE)
+    submit(ledger, 100, ranges=[(1, 100)], priority=-1)
+    lease, _ = claim_as_able(ledger)
+    submit(ledger, 100, ranges=[(1, 100)], **NEEDS)
+    assert commit(ledger, lease, 4).word == "released"
 
 
 def test_the_housekeepers_share(ledger: Connection) -> None:

@@ -12,7 +12,7 @@
 --         {verdict, ended, first, count, token…}: verdict 'continue' (go on with first, count), 'released' (rest waits) or
 --         'done'; ended 1 when this was the batch's last job; the tokens are ranges to publish
 local token, done, seconds, slice = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local range = redis.call('HMGET', KEYS[3], 'batch', 'first', 'count', 'careful', 'lost')
+local range = redis.call('HMGET', KEYS[3], 'batch', 'first', 'count', 'worker')
 if not range[1] or not redis.call('ZSCORE', KEYS[1], token) then return {'stale'} end
 local id, first, count = range[1], tonumber(range[2]), tonumber(range[3])
 -- The answer to the first try of this very commit was lost on the way: it is done, only say so.
@@ -78,7 +78,7 @@ if count == 0 then
 end
 
 local b = redis.call('HMGET', KEYS[2], 'held', 'throttle', 'RUNNING', 'partition')
-local least = next_batch(b[4])
+local least = next_batch(b[4], range[4] or '')
 local next_range = redis.call('ZRANGE', ranges_key(id), 0, 0, 'WITHSCORES')
 local urgent = #next_range > 0 and tonumber(next_range[2]) < 0
 local other_first = urgent or least and least ~= id and score(least) < score(id)

@@ -169,10 +169,19 @@ local function contested(id, partition)
   local needs = redis.call('HGET', batch_key(id), 'requires') or ''
   return needs ~= '' and number(P .. 'offers', partition .. '/' .. needs) < number(P .. 'partition_slots', partition)
 end
--- The batch whose turn it is; those that no live worker can run are passed over.
-local function next_batch(partition)
+-- What a worker has besides the built-in simulations, by its last heartbeat.
+local function simulations_of(worker)
+  local said, has = redis.call('HGET', P .. 'worker_info', worker), {}
+  for _, name in ipairs(said and cjson.decode(said).simulations or {}) do has[name] = true end
+  return has
+end
+-- The batch whose turn it is at a slot of the worker; those that it cannot run are passed over, for others have to take them.
+local function next_batch(partition, worker)
+  local has = nil
   for _, id in ipairs(redis.call('ZRANGE', P .. 'waiting:' .. partition, 0, MOST_CANDIDATES - 1)) do
-    if runnable(id, partition) then return id end
+    local needs = redis.call('HGET', batch_key(id), 'requires') or ''
+    if needs ~= '' then has = has or simulations_of(worker) end
+    if needs == '' or has[needs] then return id end
   end
 end
 -- Whether a slot of a live worker that has the simulation holds no lease. Looks at all leases: asked only when slots are idle.

@@ -3,7 +3,10 @@
 import itertools
 from pathlib import Path
 
+import pytest
+
 from common.ledger import Connection, batches, control, keys, ranges, workers
+from common.ledger.ranges import Lease
 from common.ledger.workers import WorkerInfo
 from common.queue import FINISH, QUEUE, make_app, queue_name
 from services.worker.housekeeper import Housekeeper
@@ -56,6 +59,16 @@ def test_each_partition_owes_its_own_tickets(ledger: Connection) -> None:
     assert ranges.partitions(ledger) == ["default", "gpu"]
 
 
+def claim_as(worker: str, connection: Connection, partition: str = "default") -> Lease:
+    """A slot of the worker takes what is first in the line."""
+    slot = f"{worker}/0"
+    lease, _ = ranges.claim(
+        connection, (0, ""), worker=worker, slot=slot, lease_seconds=60, slice_seconds=1, partition=partition
+    )
+    assert lease is not None
+    return lease
+
+
 def test_leases_are_counted_by_partition(ledger: Connection) -> None:
     """What is leased in one leaves the other's slots idle."""
     submit(ledger, 1)
@@ -79,6 +92,18 @@ def test_only_idle_slots_of_the_partition_get_a_part(ledger: Connection) -> None
     assert ranges.share(ledger, slice_seconds=-1) == []
     [ticket] = ranges.share(ledger, slice_seconds=-1, partition="gpu")
     assert ticket.partition == "gpu"
+
+
+@pytest.mark.parametrize(("at_work", "kept"), [(0, 34), (1, 50), (2, 100)])
+def test_slots_at_work_in_another_partition_are_not_idle(ledger: Connection, at_work: int, kept: int) -> None:
+    """Of a worker that serves two, only those get a part that are at work in neither."""
+    workers.heartbeat(ledger, WorkerInfo("both", 2, 0, 1, ("default", "gpu")))
+    workers.heartbeat(ledger, WorkerInfo("gpu", 1, 0, 2, ("gpu",)))
+    for _ in range(at_work):
+        submit(ledger, 1)
+        assert claim_as("both", ledger).count == 1
+    submit(ledger, 100, ranges=[(1, 100)], partition="gpu")
+    assert claim_as("gpu", ledger, "gpu").count == kept
 
 
 def test_a_partition_without_workers_harms_no_other(ledger: Connection) -> None:

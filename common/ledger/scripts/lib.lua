@@ -184,33 +184,40 @@ local function next_batch(partition, worker)
     if needs == '' or has[needs] then return id end
   end
 end
--- Whether a slot of a live worker that has the simulation holds no lease. Looks at all leases: asked only when slots are idle.
-local function is_free(partition, needs)
-  local free = {}
+-- How many slots hold no lease, of the live workers of the partition that have the simulation; '' for a built-in one. Looks at
+-- all leases: asked only when slots are idle.
+local function count_free(partition, needs)
+  local free, sum = {}, 0
   local said = redis.call('HGETALL', P .. 'worker_info')
   for i = 1, #said, 2 do
-    local info, able = cjson.decode(said[i + 1]), {}
-    for _, name in ipairs(info.partitions) do able[name] = true end
-    for _, name in ipairs(able[partition] and info.simulations or {}) do
-      if name == needs then free[said[i]] = info.slots end
-    end
+    local info, serves, has = cjson.decode(said[i + 1]), {}, {['']=true}
+    for _, name in ipairs(info.partitions) do serves[name] = true end
+    for _, name in ipairs(info.simulations) do has[name] = true end
+    if serves[partition] and has[needs] then free[said[i]] = info.slots end
   end
   for _, token in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     local worker = redis.call('HGET', range_key(token), 'worker')
     if worker and free[worker] then free[worker] = free[worker] - 1 end
   end
-  for _, slots in pairs(free) do if slots > 0 then return true end end
-  return false
+  for _, slots in pairs(free) do sum = sum + math.max(0, slots) end
+  return sum
+end
+-- Whether workers serve several partitions: then a slot of one may be at work in another.
+local function is_mixed()
+  local slots, sum = redis.call('GET', P .. 'slots'), 0
+  for _, each in ipairs(redis.call('HVALS', P .. 'partition_slots')) do sum = sum + each end
+  return slots and sum > tonumber(slots)
 end
 -- How many slots have nothing to do and nothing to take; 0 while a range waits that one of them can run, for then a ticket is
 -- on its way. What only slots that are at work can run keeps nobody else from being given a part.
 local function idle_slots(partition)
   local idle = math.max(0, number(P .. 'partition_slots', partition) - number(LEASED, partition))
+  if idle > 0 and is_mixed() then idle = math.min(idle, count_free(partition, '')) end
   if idle == 0 then return 0 end
   local free = {['']=true}
   for _, id in ipairs(redis.call('ZRANGE', P .. 'waiting:' .. partition, 0, MOST_CANDIDATES - 1)) do
     local needs = redis.call('HGET', batch_key(id), 'requires') or ''
-    if free[needs] == nil then free[needs] = is_free(partition, needs) end
+    if free[needs] == nil then free[needs] = count_free(partition, needs) > 0 end
     if free[needs] then return 0 end
   end
   return idle

@@ -118,7 +118,21 @@ def imported(text: bytes) -> set[str]:
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found.add(node.module.partition(".")[0])
-    return found
+        elif name := _written_out(node):
+            found.add(name.partition(".")[0])
+    # Of a name that begins with a dot.
+    return found - {""}
+
+
+def _written_out(node: ast.AST) -> str:
+    """The name in ``importlib.import_module("name")``, else ""; a computed one is only known when it is too late."""
+    match node:
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="importlib"), attr="import_module") | ast.Name(id="import_module"),
+            args=[ast.Constant(value=str(name)), *_],
+        ):
+            return name
+    return ""
 
 
 def _places(directory: Path, name: str) -> tuple[Path, Path]:
@@ -166,7 +180,7 @@ def _mark(path: Path) -> Mark | None:
 
 
 class _Renamed(ast.NodeTransformer):
-    """Import statements of modules beside the file, with the names that they have in ``package``."""
+    """Imports of modules beside the file, with the names that they have in ``package``."""
 
     def __init__(self, package: str, names: set[str]) -> None:
         self._package = package
@@ -182,6 +196,13 @@ class _Renamed(ast.NodeTransformer):
         if node.level == 0 and node.module and node.module.partition(".")[0] in self._names:
             node.module = f"{self._package}.{node.module}"
         return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """``importlib.import_module("a.b")``."""
+        name = _written_out(node)
+        if name.partition(".")[0] in self._names:
+            node.args[0] = ast.copy_location(ast.Constant(f"{self._package}.{name}"), node.args[0])
+        return self.generic_visit(node)
 
     def _aliases(self, alias: ast.alias) -> list[ast.alias]:
         root, dot, _ = alias.name.partition(".")

@@ -58,6 +58,11 @@ FORMS = [
     ("", "value()", "from helper import value"),
     ("", "pack.part.value()", "import pack.part"),
     ("try:\n    import helper\nexcept ImportError:\n    helper = None", "helper.value()", "pass"),
+    ("import importlib", "importlib.import_module('pack.part').value()", "pass"),
+    ("import importlib\nhelper = importlib.import_module('helper')", "helper.value()", "pass"),
+    ("from importlib import import_module", "import_module('helper').value()", "pass"),
+    ("import importlib", "getattr(importlib.import_module('math'), 'floor')(7.5)", "pass"),
+    ("import importlib", "importlib.import_module('.part', importlib.import_module('pack').__name__).value()", "pass"),
     ("from middle import value", "value()", "pass"),
     ("from middle import late", "late()", "pass"),
 ]
@@ -94,6 +99,17 @@ def test_a_changed_module_is_another_version(place: Path, late: bool) -> None:
     assert (before.function(RNG)["x"], after.function(RNG)["x"]) == (1.0, 2.0)
     (place / "helper.py").write_text("def value(): return 1.0\n")
     assert registry.find("mine").version == before.version
+
+
+def test_a_module_that_is_imported_by_a_call_counts(place: Path) -> None:
+    """As by a statement, when its name is written out."""
+    write(place / "mine.py", "import importlib", "importlib.import_module('helper').value()")
+    (place / "helper.py").write_text("def value(): return 1.0\n")
+    before = registry.find("mine").version
+    (place / "helper.py").write_text("def value(): return 2.0\n")
+    os.utime(place / "helper.py", ns=(1, 1))
+    assert registry.find("mine").version != before
+    assert result() == 2.0
 
 
 def test_what_is_not_imported_is_no_part_of_the_version(place: Path) -> None:

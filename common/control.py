@@ -31,6 +31,8 @@ RUN_AGAIN = (JobState.FAILED, JobState.TIMEOUT, JobState.OUT_OF_MEMORY, JobState
 # People who act on one batch at once take turns.
 LOCK_NAME = ".control.lock"
 PATIENCE_SECONDS = 10.0
+# Of what a requeue makes wait so much has its message at once; the rest is owed, and the housekeeper publishes it.
+MOST_PUBLISHED = 2000
 
 
 class Controller:
@@ -117,19 +119,23 @@ class Controller:
             if not runs:
                 return 0
             with Reopening(self._connection, self._root, view.spec, place, notes).of(runs):
-                lost = [run for run in runs if run[2] is JobState.COMPLETED]
-                if lost:
-                    # First, while nothing else moves: the statistics are those without all of them.
-                    self._requeue(batch_id, lost, plan.kept)
-                for step in steps([run for run in runs if run[2] is not JobState.COMPLETED]):
-                    self._requeue(batch_id, step)
+                self._requeue(batch_id, runs, plan.kept)
             return sum(count for _, count, *_ in runs)
 
-    def _requeue(self, batch_id: int, runs: Sequence[Run], kept: Mapping[str, Moments] | None = None) -> None:
-        tickets = control.requeue(self._connection, batch_id, runs, kept)
-        if tickets is None:
-            raise Conflict(f"Jobs of batch {batch_id} moved meanwhile; try again.", field="batch")
-        self._publish(tickets)
+    def _requeue(self, batch_id: int, runs: Sequence[Run], kept: Mapping[str, Moments]) -> None:
+        """Move the runs, step by step, and then publish. Raises :class:`Conflict`."""
+        lost = [run for run in runs if run[2] is JobState.COMPLETED]
+        # First, while nothing else moves: the statistics are those without all of them.
+        statistics = kept if lost else None
+        tickets: list[Ticket] = []
+        for step in [*steps(lost), *steps([run for run in runs if run[2] is not JobState.COMPLETED])]:
+            moved = control.requeue(self._connection, batch_id, step, statistics)
+            if moved is None:
+                raise Conflict(f"Jobs of batch {batch_id} moved meanwhile; try again.", field="batch")
+            statistics = None
+            tickets += moved
+        # Only now, or the batch might end between two steps.
+        self._publish(tickets[:MOST_PUBLISHED])
 
     @contextmanager
     def _turn(self, batch_id: int) -> Iterator[tuple[BatchView, Notes]]:

@@ -273,13 +273,20 @@ def unclaim_finish(connection: Connection, batch_id: int, name: str) -> None:
         connection.command("DEL", key)
 
 
-def finished(connection: Connection, batch_id: int, ended: float | None, warnings: Sequence[str] = ()) -> bool:
-    """Note that the results files are written, with these warnings, of the batch as it had ``ended``.
+def finished(
+    connection: Connection,
+    batch_id: int,
+    ended: float | None,
+    warnings: Sequence[str] = (),
+    moments: Mapping[str, Moments] | None = None,
+) -> bool:
+    """Note that the results files are written, with these warnings and statistics, of the batch as it had ``ended``.
 
     False, and nothing has changed, when that was so before, or when the batch has been requeued since.
     """
-    places = [keys.FINISHING, keys.batch(batch_id), keys.finisher(batch_id)]
-    return bool(connection.run("finished", places, [batch_id, json.dumps(warnings), repr(ended)]))
+    places = [keys.FINISHING, keys.batch(batch_id), keys.finisher(batch_id), keys.statistics(batch_id)]
+    given = [batch_id, json.dumps(warnings), repr(ended), "" if moments is None else json.dumps(moments)]
+    return bool(connection.run("finished", places, given))
 
 
 def finish_claimed(connection: Connection, batch_id: int) -> bool:

@@ -55,9 +55,9 @@ def requeue(
 ) -> list[Ticket] | None:
     """Make jobs of a terminal state PENDING again; each run lies within one table segment.
 
-    With COMPLETED jobs among them the batch must have ended, and ``statistics`` are those of the jobs that stay. None,
-    and nothing has changed, when a job is no longer in the state that was expected, or the batch has ended and its
-    results files are not written yet.
+    With the first COMPLETED jobs the batch must have ended, and ``statistics`` are those of the jobs that stay so
+    after all steps of the requeue. None, and nothing has changed, when a job is no longer in the state that was
+    expected, or the batch has ended and its results files are not written yet.
     """
     given: list[Any] = [[first, count, int(state), state.name, attempts] for first, count, state, attempts in runs]
     reply = connection.run(

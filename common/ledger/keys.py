@@ -104,7 +104,7 @@ def table(batch_id: int, segment: int) -> str:
 
 
 def statistics(batch_id: int) -> str:
-    """Hash ``output:n|mean|m2|min|max`` → number: running statistics of the outputs. Written by commit.lua."""
+    """Hash ``output:n|mean|m2|min|max`` → number: statistics of the outputs. By commit, requeue and finished.lua."""
     return f"{PREFIX}batch:{batch_id}:statistics"
 
 

@@ -79,8 +79,8 @@ def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool
     claim = _Claim(connection, view, name)
     try:
         claim.renew()
-        warnings = _write(connection, root, view, claim)
-        if batches.finished(connection, batch_id, view.ended, warnings):
+        warnings, found = _write(connection, root, view, claim)
+        if batches.finished(connection, batch_id, view.ended, warnings, found):
             return True
     except _Superseded:
         pass
@@ -101,7 +101,8 @@ def _is_over(claim: _Claim) -> bool:
     return False
 
 
-def _write(connection: Connection, root: Path, view: BatchView, claim: _Claim) -> list[str]:
+def _write(connection: Connection, root: Path, view: BatchView, claim: _Claim) -> tuple[list[str], dict[str, Moments]]:
+    """Write all files; returns warnings and statistics."""
     batch_id = view.spec.id
     place = outputs.locate(root, view.spec)
     # In the staging directory, if it is still there: once the files of a batch are moved away, nothing new comes.
@@ -138,7 +139,7 @@ def _write(connection: Connection, root: Path, view: BatchView, claim: _Claim) -
     # It may be that of slots that run jobs again.
     claim.renew()
     outputs.remove_staging(root, view.spec)
-    return warnings
+    return warnings, found
 
 
 def _write_tables(

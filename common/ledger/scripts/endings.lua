@@ -8,6 +8,15 @@ local function write_record(id, index, record)
   redis.call('SETRANGE', batch_key(id) .. ':table:' .. segment, (index - 1 - segment * tonumber(b[2])) * tonumber(b[1]), record)
 end
 
+-- Replaces a batch's statistics by JSON {output: [n, mean, m2, min, max]}.
+local function set_statistics(key, moments)
+  redis.call('DEL', key)
+  for output, m in pairs(cjson.decode(moments)) do
+    redis.call('HSET', key, output .. ':n', text(m[1]), output .. ':mean', text(m[2]), output .. ':m2', text(m[3]),
+      output .. ':min', text(m[4]), output .. ':max', text(m[5]))
+  end
+end
+
 -- 'open', 'ok' or 'bad': how a batch stands; nil when the ledger does not know it. Jobs that its own stop rule made needless
 -- are no failure.
 local function outcome(id)

@@ -2,7 +2,9 @@
 -- Refused while the batch's results files are being written: whoever writes them goes by the records.
 -- KEYS  1 batch  2 bs:active  3 bs:finishing  4 statistics  5 failures
 -- ARGV  1 id  2 JSON [[first, count, state code, state, attempts so far]], each run within one table segment
---       3 '' or, when COMPLETED jobs are among them, JSON {output: [n, mean, m2, min, max]} of those that stay
+--       3 '' or, with the first COMPLETED jobs of a requeue, JSON {output: [n, mean, m2, min, max]} of those that stay after all of
+--       its steps: a later one cannot set them any more, since slots have committed. A requeue that is cut short leaves them so
+--       until finished.lua sets them
 --       4 JSON [name of each reason code, '' for none]  5 bytes of an error's last line that its event keeps
 -- returns {'requeued', token…}; or {'moved'} when a job is no longer in the state that is expected of it, or the batch has ended
 -- and is not finished: nothing was written
@@ -143,13 +145,7 @@ for _, kind in ipairs(kinds) do
   event(ARGV[1], 'requeued, was ' .. kind.state, first, last - first + 1, '',
     {runs = #told > 2 and told or nil, reason = kind.reason, errors = kind.errors})
 end
-if ARGV[3] ~= '' then
-  redis.call('DEL', KEYS[4])
-  for output, m in pairs(cjson.decode(ARGV[3])) do
-    redis.call('HSET', KEYS[4], output .. ':n', text(m[1]), output .. ':mean', text(m[2]), output .. ':m2', text(m[3]),
-      output .. ':min', text(m[4]), output .. ':max', text(m[5]))
-  end
-end
+if ARGV[3] ~= '' then set_statistics(KEYS[4], ARGV[3]) end
 redis.call('HDEL', KEYS[1], 'ended', 'finished', 'warnings')
 redis.call('SADD', KEYS[2], ARGV[1])
 -- What it waits for may have ended since.

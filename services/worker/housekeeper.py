@@ -24,6 +24,8 @@ LOCK_SECONDS = 5.0
 ABSENCE_SECONDS = 3.0
 # How long a batch that has ended may be without its results files before somebody is asked (again).
 FINISH_RETRY_SECONDS = 5.0
+# Tickets that are published in one round: half a second of work, for which heartbeat and renewals wait.
+MOST_PAID = 500
 
 
 class Housekeeper:
@@ -115,9 +117,9 @@ class Housekeeper:
         """
         waiting, queued = ranges.owed(self._connection, queue.queue_name(partition), partition)
         missing = max(0, waiting - queued)
-        lost = min(missing, self._missing.get(partition, 0))
+        lost = min(missing, self._missing.get(partition, 0), MOST_PAID)
         if lost:
             log.warning("tickets.owed", count=lost)
             queue.publish(self._app, [Ticket(0, f"owed-{number}", 0, 0, partition) for number in range(lost)])
-            missing = 0
+            missing -= lost
         self._missing[partition] = missing

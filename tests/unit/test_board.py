@@ -210,6 +210,17 @@ def test_paid_tickets_are_not_paid_at_once_again(sweeps: Sweeps) -> None:
     assert [sweeps.sweep() for _ in range(5)] == [0, 1, 0, 1, 0]
 
 
+def test_very_many_owed_tickets_are_paid_bit_by_bit(sweeps: Sweeps) -> None:
+    """Heartbeats and renewals come between two rounds; what is left was missing twice already."""
+    most = housekeeper.MOST_PAID
+    sweeps.ledger.waiting = 2 * most + 2
+    paid = [sweeps.sweep()]
+    for _ in range(3):
+        paid.append(sweeps.sweep())
+        sweeps.ledger.queued += paid[-1]
+    assert paid == [0, most, most, 2]
+
+
 def test_more_messages_than_ranges_is_fine(sweeps: Sweeps) -> None:
     """Surplus tickets are never counted against later ones."""
     sweeps.ledger.queued = 9

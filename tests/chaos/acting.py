@@ -95,12 +95,12 @@ class Acting:
 
     def seconds(self) -> float:
         """How long the round's jobs take, one after the other, with all that the bad ones cost."""
-        bad = {"hangs": 1.0, "memory": 1.0, "kills": CRASHES * 1.0}
         times = 1 + bool(self._requeued)
-        return sum(
-            spec.jobs * spec.job_seconds + times * sum(len(of_kind(spec, kind)) * cost for kind, cost in bad.items())
-            for spec in self.specs
-        )
+        return sum(spec.jobs * spec.job_seconds + times * self._bad_seconds(spec) for spec in self.specs)
+
+    def _bad_seconds(self, spec: BatchSpec) -> float:
+        bad = {"hangs": max(1.0, spec.time_limit_seconds), "memory": 1.0, "kills": CRASHES * 1.0}
+        return sum(len(of_kind(spec, kind)) * cost for kind, cost in bad.items())
 
     def decide(self, spec: BatchSpec, states: dict[int, list[JobState]]) -> Told:
         """What was done to a batch, with what its dependencies' ends, which are known by now, leave of it."""

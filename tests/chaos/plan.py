@@ -10,6 +10,8 @@ from tests.chaos.ways import WayToDie
 # Short, so that hanging jobs cost little; far longer than a good job of a batch that has it.
 # A wall clock: shorter, and a machine that is busy with other things makes good jobs late.
 TIME_LIMIT_SECONDS = 1.0
+# A process has to be started besides.
+PROGRAM_TIME_LIMIT_SECONDS = 3.0
 MEMORY_LIMIT_MB = 64
 DEPENDENCIES = ("afterok", "afterany", "afternotok", "aftercorr")
 
@@ -72,7 +74,7 @@ def _batch(chance: random.Random, before: list[Wanted]) -> Wanted:
     if kind == "faulty":
         options |= _misbehaviour(chance)
     elif kind == "program":
-        options |= _limits(chance)
+        options |= _limits(chance) | {"time_limit_seconds": PROGRAM_TIME_LIMIT_SECONDS}
     if chance.random() < 0.2:
         options["throttle"] = chance.randint(1, 4)
     if chance.random() < 0.3:

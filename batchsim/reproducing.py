@@ -60,7 +60,9 @@ def changed_defaults(spec: BatchSpec) -> Iterator[str]:
 
 
 def changed_source(spec: BatchSpec) -> Iterator[str]:
-    """Whether the source of what is run is another than that of a batch that any version may run, in a sentence."""
+    """What may have changed since, of a batch whose version does not say so, in sentences."""
+    if spec.program:
+        yield "A file that the program reads or imports, and that no word of its command names, may have changed"
     was, now = spec.environment.get("source"), registry.of(spec).version
     if was and now and was != now:
         yield f"The source of {spec.simulation} was {was}, here it is {now}"

@@ -49,6 +49,8 @@ class Reason(IntEnum):
     MaxFails = 6
     DependencyNeverSatisfied = 7
     StopRule = 8
+    # A program that ended well without what it should have given; Slurm looks at no result.
+    NoResult = 9
 
 
 FAILED_STATES = (JobState.FAILED, JobState.TIMEOUT, JobState.OUT_OF_MEMORY, JobState.NODE_FAIL)

@@ -22,6 +22,7 @@ _AGAIN = "once its cause is mended: `batchsim requeue {id}`"
 ADVICE = {
     "NonZeroExitCode": f"see the error; {_AGAIN}",
     "RaisedSignal": f"see the error; {_AGAIN}",
+    "NoResult": f"see what it printed; {_AGAIN}",
     "TimeLimit": "submit it with a higher limit, and its other options as they were: "
     "`batchsim submit --jobs {jobs} --seed {seed} --time-limit-seconds {seconds:g}`",
     "OutOfMemory": "submit it with a higher limit, and its other options as they were: "

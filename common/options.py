@@ -28,8 +28,11 @@ Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
 
 
-def _dependencies(value: object) -> object:
-    """Read Slurm's ``afterok:7:8,afterany:9`` as ``[("afterok", 7), ("afterok", 8), ("afterany", 9)]``."""
+def parse_dependencies(value: object) -> object:
+    """Read Slurm's ``afterok:7:8,afterany:9`` as ``[("afterok", 7), ("afterok", 8), ("afterany", 9)]``.
+
+    What is no text is handed on as it is. Raises ValueError.
+    """
     if not isinstance(value, str):
         return value
     found: list[tuple[str, int]] = []
@@ -76,7 +79,7 @@ class Options(BaseModel):
     throttle: Whole = Field(0, ge=0, le=1_000_000, description="most jobs that run at a time; 0: no limit")
     priority: Whole = Field(0, ge=-100, le=100, description="batches with a higher one go first")
     partition: Annotated[str, AfterValidator(_partition)] = Field("default", description="which workers run it")
-    dependency: Annotated[tuple[Dependency, ...], BeforeValidator(_dependencies)] = Field(
+    dependency: Annotated[tuple[Dependency, ...], BeforeValidator(parse_dependencies)] = Field(
         (), max_length=MOST_DEPENDENCIES, description="what it waits for, such as afterok:7,afterany:8"
     )
     kill_on_invalid_dependency: bool = Field(False, description="cancel it when its dependency can never be met")

@@ -117,7 +117,7 @@ def parse(data: bytes) -> dict[str, Any] | None:
     if not data.endswith(b"\n"):
         return None
     try:
-        *_, row = csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True)
+        *_, row = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         return {name: _cell(text) for name, text in row.items()}
     except (ValueError, TypeError, RecursionError, csv.Error):
         return None

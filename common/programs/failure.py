@@ -23,3 +23,10 @@ class ProgramFailed(Exception):
         self.reason = reason
         self.exit_code = exit_code
         self.signal = signal
+
+
+class NoResult(ProgramFailed):
+    """The program ended with 0, and what it has printed or written is not the result that it should give."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, reason=Reason.NoResult, exit_code=0)

@@ -1,7 +1,8 @@
 """The files that a program's command names, and the version that they make.
 
-A word without placeholders that is the path of a file (the program itself, a script after its interpreter, data) counts
-with its contents; a program that is found through ``PATH`` counts by its name only, and so does all of a shell's line.
+A word without placeholders that is the path of a file (the program itself, a script after its interpreter, data), or
+``--input=`` and such a path, counts with its contents; a program that is found through ``PATH`` counts by its name
+only, and so does all of a shell's line.
 """
 
 import hashlib
@@ -85,13 +86,11 @@ def check_version(program: Program) -> None:
 def _files(program: Program) -> dict[str, str]:
     found = {}
     for place, word in enumerate(program.command):
-        name = literal(word)
-        # A program's bare name is looked for in PATH, never here.
-        if not name or (place == 0 and "/" not in name):
-            continue
-        digest = _digest(_path(program, name))
-        if digest:
-            found[name] = digest
+        for part in (word, *word.partition("=")[2:]):
+            name = literal(part)
+            # A program's bare name is looked for in PATH, never here.
+            if name and (place > 0 or "/" in name) and (digest := _digest(_path(program, name))):
+                found[name] = digest
     return found
 
 

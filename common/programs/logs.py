@@ -22,8 +22,8 @@ from common.programs.program import Program
 FOLDER = "logs"
 NOWHERE = "/dev/null"
 MOST_NAME_BYTES = 200
-_SIGN = re.compile(r"%([0-9]{0,2})(.?)", re.DOTALL)
-_KNOWN = "AajxNu%"
+SIGN = re.compile(r"%([0-9]{0,2})(.?)", re.DOTALL)
+KNOWN_SIGNS = "AajxNu%"
 
 
 def check_patterns(program: Program) -> None:
@@ -40,10 +40,11 @@ def check_patterns(program: Program) -> None:
 def _check(field: str, pattern: str, name: str) -> str:
     if pattern == NOWHERE:
         return pattern
-    unknown = next((sign for _, sign in _SIGN.findall(pattern) if sign not in _KNOWN or not sign), None)
+    unknown = next((sign for _, sign in SIGN.findall(pattern) if sign not in KNOWN_SIGNS or not sign), None)
     if unknown is not None:
         raise InvalidInput(
-            f"{field}: %{unknown} in {pattern!r:.80} is not known; there are {' '.join(f'%{sign}' for sign in _KNOWN)}",
+            f"{field}: %{unknown} in {pattern!r:.80} is not known; there are "
+            f"{' '.join(f'%{sign}' for sign in KNOWN_SIGNS)}",
             field=field,
         )
     path = expand(pattern, name, 1, 1)
@@ -71,7 +72,7 @@ def expand(pattern: str, name: str, batch: int, task: int, attempt: int = 1) -> 
         # A name is one part of a path, whatever is in it.
         return {"j": f"{batch}_{task}", "x": name.replace("/", "_"), "%": "%"}.get(letter) or _user()
 
-    path = _SIGN.sub(sign, pattern)
+    path = SIGN.sub(sign, pattern)
     if attempt == 1:
         return path
     suffix = PurePosixPath(path).suffix

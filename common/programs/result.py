@@ -2,8 +2,8 @@
 
 First what it wrote to ``$JOB_RESULT``, a CSV, byte for byte. Else the last line that it printed, if that is a JSON
 object, or a list of objects for several rows, or, with exactly one declared output, a number. NaN and infinity may be
-written as C's printf writes them. The declared outputs are those of the last row. Without declared outputs a program
-need not say anything.
+written as C's printf writes them. The declared outputs are those of the last row, and numbers to whoever reads the CSV:
+no texts, no ``1_000``. Without declared outputs a program need not say anything.
 """
 
 import csv
@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.programs.failure import ProgramFailed
+from common.programs.failure import NoResult
 from common.programs.streams import HEAD_BYTES, TAIL_BYTES
 from common.rows import RowFormat
 
@@ -28,8 +28,14 @@ _JSON_BEGINS = b"{[-0123456789NI+ni"
 _NOT_FINITE = re.compile(r'"(?:[^"\\]|\\.)*+"?|([+-]?)(?:(nan)(?:\(\w*\))?|inf(?:inity)?)', re.IGNORECASE)
 
 
+class _Cell(str):
+    """A cell of a CSV, in which numbers are texts."""
+
+    __slots__ = ()
+
+
 class Results:
-    """Reads the results of one batch, whose jobs have these numeric outputs. Raises :class:`ProgramFailed`."""
+    """Reads the results of one batch, whose jobs have these numeric outputs. Raises :class:`NoResult`."""
 
     def __init__(self, outputs: Sequence[str]) -> None:
         self._outputs = tuple(outputs)
@@ -42,7 +48,7 @@ class Results:
         Of a line that is ``cut`` the beginning is gone.
         """
         if cut and self._outputs:
-            raise ProgramFailed(
+            raise NoResult(
                 f"The program gave no result: its last line is longer than the {TAIL_BYTES >> 10} KiB that can be read "
                 f"of one after {HEAD_BYTES >> 20} MiB; write what is so long to $JOB_RESULT, as CSV"
             )
@@ -54,34 +60,37 @@ class Results:
         if type(found) is list and found and all(type(row) is dict and row for row in found):
             return self._rows(found, line)
         if self._outputs:
-            raise ProgramFailed(f"The program gave no result: {self._wanted()}. {_shown(line)}")
+            raise NoResult(f"The program gave no result: {self._wanted()}. {_shown(line)}")
         return None
 
     def of_file(self, data: bytes) -> Result:
         """Of the CSV that the program wrote; its last line is ended if the program has not done so."""
         try:
-            rows = [row for row in csv.reader(io.StringIO(data.decode(), newline=""), strict=True) if row]
+            # Excel begins with a byte order mark; it is no part of a name.
+            text = data.decode("utf-8-sig")
+            rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ProgramFailed(f"What the program wrote to $JOB_RESULT is no CSV: {error}") from None
+            raise NoResult(f"What the program wrote to $JOB_RESULT is no CSV: {error}") from None
         if len(rows) < 2:
-            raise ProgramFailed("What the program wrote to $JOB_RESULT has no row; it needs a header and a row below")
+            raise NoResult("What the program wrote to $JOB_RESULT has no row; it needs a header and a row below")
         columns, last = rows[0], rows[-1]
         if len(set(columns)) < len(columns):
-            raise ProgramFailed(f"What the program wrote to $JOB_RESULT has a column twice: {', '.join(columns)}")
+            raise NoResult(f"What the program wrote to $JOB_RESULT has a column twice: {', '.join(columns)}")
         odd = next((number for number, row in enumerate(rows, 1) if len(row) != len(columns)), None)
         if odd is not None:
-            raise ProgramFailed(
+            raise NoResult(
                 f"What the program wrote to $JOB_RESULT has {len(columns)} columns, "
                 f"but {len(rows[odd - 1])} in row {odd}"
             )
-        row = dict(zip(columns, last, strict=True))
-        outputs = self._numbers(row, f"The last row of its CSV is {','.join(last)[:_SHOWN_CHARACTERS]!r}.")
+        row = dict(zip(columns, map(_Cell, last), strict=True))
+        said = f"Its CSV has the columns {', '.join(map(repr, columns))[:_SHOWN_CHARACTERS]}; the last row is "
+        outputs = self._numbers(row, said + f"{','.join(last)[:_SHOWN_CHARACTERS]!r}.")
         return (data if data.endswith(b"\n") else data + b"\n"), outputs
 
     def _rows(self, rows: Sequence[dict[str, Any]], line: bytes) -> Result:
         columns = list(rows[0])
         if len(rows) > 1 and any(list(row) != columns for row in rows):
-            raise ProgramFailed(f"The program printed rows with different columns. {_shown(line)}")
+            raise NoResult(f"The program printed rows with different columns. {_shown(line)}")
         outputs = self._numbers(rows[-1], line)
         if columns != self._columns:
             self._columns, self._format = columns, RowFormat(columns)
@@ -91,10 +100,10 @@ class Results:
 
     def _numbers(self, row: Mapping[str, Any], said: bytes | str) -> tuple[float, ...]:
         try:
-            return tuple([float(row[name]) for name in self._outputs])
+            return tuple([_as_float(row[name]) for name in self._outputs])
         except (KeyError, TypeError, ValueError, OverflowError):
             shown = _shown(said) if isinstance(said, bytes) else said
-            raise ProgramFailed(f"The program gave a wrong result: {self._wanted()}. {shown}") from None
+            raise NoResult(f"The program gave a wrong result: {self._wanted()}. {shown}") from None
 
     def _wanted(self) -> str:
         names = ", ".join(self._outputs)
@@ -115,13 +124,22 @@ def _json(line: bytes) -> Any:
     except UnicodeDecodeError:
         return None
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         pass
     try:
-        return json.loads(_NOT_FINITE.sub(_as_json, text))
+        return json.loads(_NOT_FINITE.sub(_as_json, text), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise NoResult(f"The program printed a result that has {twice!r} twice")
+    return found
 
 
 def _as_json(found: re.Match[str]) -> str:
@@ -130,6 +148,16 @@ def _as_json(found: re.Match[str]) -> str:
     if sign is None:
         return found[0]
     return "NaN" if is_nan else f"{sign.removeprefix('+')}Infinity"
+
+
+def _as_float(value: Any) -> float:
+    """A cell of a CSV, or a value of JSON. Raises ValueError, TypeError or OverflowError."""
+    if type(value) is _Cell:
+        if "_" in value or not value.isascii():
+            raise ValueError(f"{value} is a number to Python alone")
+    elif isinstance(value, str):
+        raise TypeError("a text is no number")
+    return float(value)
 
 
 def _is_number(value: Any) -> bool:

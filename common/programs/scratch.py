@@ -8,7 +8,7 @@ import weakref
 from pathlib import Path
 
 from common.errors import StorageUnavailable
-from common.programs.failure import ProgramFailed
+from common.programs.failure import NoResult
 
 RESULT_NAME = "job_result.csv"
 MOST_RESULT_BYTES = 64 * 2**20
@@ -36,7 +36,7 @@ class Scratch:
         self.clear()
 
     def take_result(self) -> bytes | None:
-        """What the program wrote to ``JOB_RESULT``; None when it wrote nothing there. Raises :class:`ProgramFailed`."""
+        """What the program wrote to ``JOB_RESULT``; None when it wrote nothing there. Raises :class:`NoResult`."""
         self._known_empty = self._is_empty()
         if self._known_empty:
             return None
@@ -46,13 +46,13 @@ class Scratch:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ProgramFailed(f"$JOB_RESULT cannot be read: {error.strerror}") from error
+            raise NoResult(f"$JOB_RESULT cannot be read: {error.strerror}") from error
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise ProgramFailed("$JOB_RESULT is no file")
+                raise NoResult("$JOB_RESULT is no file")
             if found.st_size > MOST_RESULT_BYTES:
-                raise ProgramFailed(f"$JOB_RESULT has more than {MOST_RESULT_BYTES >> 20} MiB")
+                raise NoResult(f"$JOB_RESULT has more than {MOST_RESULT_BYTES >> 20} MiB")
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 return file.read()
         finally:

@@ -1,8 +1,8 @@
 """Scripts as ``sbatch`` takes them: ``#SBATCH`` lines at the top, read as Slurm reads them.
 
 Slurm reads the lines before the first command, several options on one, ``--x=y``, ``--x y``, ``-xy`` or ``-x y``,
-up to an unquoted ``#``. What we cannot do is named in a warning with its line, and never an error, so that scripts run
-here as they are.
+up to an unquoted ``#``. What we cannot do, or only nearly, is named in a warning with its line, so that scripts run
+here as they are; an error is what Slurm would not take either, and a dependency that cannot be kept.
 """
 
 import re
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InvalidInput
+from common.programs.adapting import Nearly, at_most, dependency, indices, log_pattern
 
 MAGIC = "#SBATCH"
 MOST_BYTES = 4 * 2**20
@@ -63,11 +64,11 @@ def read_script(path: Path) -> Script:
     warnings = []
     for line, name, value in _directives(text):
         try:
-            taken = _take(name, value, values, options)
+            remark = _take(name, value, values, options)
         except ValueError as error:
             raise InvalidInput(f"{path}, line {line}: --{name}: {error}", field="script") from None
-        if not taken:
-            warnings.append(f"{path}, line {line}: {_shown(name, value)} is not supported and was passed over")
+        if remark:
+            warnings.append(f"{path}, line {line}: {_shown(name, value)} {remark}")
     warnings += [f"{path}, line {line}: {MAGIC} after the first command is not read" for line in _late(text)]
     return Script(interpreter, options=tuple(options.items()), warnings=tuple(warnings), **values)
 
@@ -154,15 +155,19 @@ def _options(words: list[str]) -> Iterator[tuple[str, str | None]]:
         yield name, given
 
 
-def _take(name: str, value: str | None, values: dict[str, Any], options: dict[str, Any]) -> bool:
-    """Note what an option asks for; False when that is nothing we can do. The last of two counts, as in Slurm."""
-    if name in SILENT:
-        return SILENT[name] in (None, value)
+def _take(name: str, value: str | None, values: dict[str, Any], options: dict[str, Any]) -> str:
+    """Note what an option asks for; what is to be said of it, if anything. The last of two counts, as in Slurm."""
+    if name in SILENT and SILENT[name] in (None, value):
+        return ""
     if name not in TAKEN or value is None:
-        return False
+        return "is not supported and was passed over"
     place, read = TAKEN[name]
-    (options if place in OPTIONS else values)[place] = read(value)
-    return True
+    found = read(value)
+    if not isinstance(found, Nearly):
+        found = Nearly(found, "")
+    if found.value is not None:
+        (options if place in OPTIONS else values)[place] = found.value
+    return found.remark
 
 
 def _shown(name: str, value: str | None) -> str:
@@ -179,11 +184,11 @@ def _text(value: str) -> str:
 OPTIONS = ("time_limit_seconds", "memory_limit_mb", "dependency")
 # Slurm's option → where it goes, and how it is read.
 TAKEN: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "array": ("array", _text),
+    "array": ("array", indices),
     "job-name": ("job_name", _text),
-    "output": ("stdout", _text),
-    "error": ("stderr", _text),
-    "time": ("time_limit_seconds", parse_time),
-    "mem": ("memory_limit_mb", parse_memory),
-    "dependency": ("dependency", _text),
+    "output": ("stdout", log_pattern),
+    "error": ("stderr", log_pattern),
+    "time": ("time_limit_seconds", lambda text: at_most("time_limit_seconds", parse_time(text))),
+    "mem": ("memory_limit_mb", lambda text: at_most("memory_limit_mb", parse_memory(text))),
+    "dependency": ("dependency", dependency),
 }

@@ -26,7 +26,7 @@ MOST_DELAY_SECONDS = 3600.0
 # The record has one byte for it.
 MOST_ATTEMPTS_SHOWN = 255
 # What may go well another time.
-TRIED_AGAIN = (Reason.NonZeroExitCode, Reason.RaisedSignal)
+TRIED_AGAIN = (Reason.NonZeroExitCode, Reason.RaisedSignal, Reason.NoResult)
 # How often CPU time and memory are read, at most.
 METER_SECONDS = 0.001
 # getrusage gives bytes on macOS and kB elsewhere.

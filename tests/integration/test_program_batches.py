@@ -161,7 +161,7 @@ def test_each_end_has_its_reason(
         ("FAILED", "RaisedSignal", 0, 11, 2),
         ("TIMEOUT", "TimeLimit", 0, 0, 1),
         ("OUT_OF_MEMORY", "OutOfMemory", 1, 0, 1),
-        ("FAILED", "NonZeroExitCode", 1, 0, 2),
+        ("FAILED", "NoResult", 0, 0, 2),
         ("COMPLETED", "NONE", 0, 0, 2),
         ("OUT_OF_MEMORY", "OutOfMemory", 0, 9, 1),
     ]

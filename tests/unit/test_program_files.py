@@ -149,3 +149,11 @@ def test_the_columns_are_those_of_the_results() -> None:
     from services.worker.finish import _schema
 
     assert tuple(_schema(BatchSpec(1, 1, 1, outputs=()), {}).names) == COLUMNS
+
+
+def test_a_file_behind_an_equals_sign_counts(place: Path) -> None:
+    """As ``--input=data.txt`` and ``in=data.txt``; not a value that is no file, or has a placeholder."""
+    found = stamped(program(place, "./model", "--input=data.txt", "in=./plain", "--n=3", "--x={x}", "a=b=data.txt"))
+    assert sorted(found.files) == ["./model", "./plain", "data.txt"]
+    (place / "data.txt").write_text("other")
+    assert changed_files(found) == ["data.txt"]

@@ -147,6 +147,9 @@ def test_a_program_that_says_nothing_completes() -> None:
         ('{"y": 1}', "x must be numbers"),
         ('{"x": "high"}', "x must be numbers"),
         ('{"x": null}', "x must be numbers"),
+        ('{"x": "21"}', "x must be numbers"),
+        ('{"x": 28, "x": 29}', "'x' twice"),
+        ('{"x": 28, "in": [{"y": NaN, "y": nan}]}', "'y' twice"),
         ('{"x": ' + "9" * 400 + "}", "x must be numbers"),
         ('[{"x": 1}, {"y": 1}]', "different columns"),
         ("true", "'true'"),
@@ -192,6 +195,7 @@ def test_the_last_line_is_the_last_that_is_not_empty(printed: bytes, line: bytes
         (b"x\n1", b"x\n1\n", (1.0,)),
         (b'x,t\n1e3,"a\nb"\n\n', b'x,t\n1e3,"a\nb"\n\n', (1000.0,)),
         (b"x\nnan\n", b"x\nnan\n", (math.nan,)),
+        (b"\xef\xbb\xbfx\n-1.5e-3\n", b"\xef\xbb\xbfx\n-1.5e-3\n", (-0.0015,)),
     ],
 )
 def test_a_csv_is_taken_as_it_is(data: bytes, csv: bytes, outputs: tuple[float, ...]) -> None:
@@ -214,6 +218,9 @@ def test_a_csv_is_taken_as_it_is(data: bytes, csv: bytes, outputs: tuple[float, 
         (b"x,x\n1,2\n", "twice"),
         (b"y\n1\n", "x must be numbers"),
         (b"x\nhigh\n", "'high'"),
+        (b"x\n1_0\n", "'1_0'"),
+        ("x\n\uff11\n".encode(), "x must be numbers"),
+        (b"y, x\n1,2\n", "has the columns 'y', ' x'; the last row is '1,2'"),
     ],
 )
 def test_a_wrong_csv_is_a_failure(data: bytes, text: str) -> None:

@@ -100,6 +100,41 @@ def test_what_is_warned_of(tmp_path: Path, line: str, shown: str) -> None:
     assert f"job.sh, line 3: {shown} is not supported and was passed over" in found.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("line", "field", "value", "remark"),
+    [
+        ("-o ./%A_%a.out", "stdout", "%A_%a.out", ""),
+        ("-o runs//./%x.out", "stdout", "runs/%x.out", ""),
+        ("-e /dev/null", "stderr", "/dev/null", ""),
+        ("-o /home/u/%A_%a.out", "stdout", "%A_%a.out", "-o is outside"),
+        ("-o ../logs/%j.out", "stdout", "%j.out", "the logs are there, as logs/%j.out"),
+        ("-e ~/%j.err", "stderr", "%j.err", "outside"),
+        ("-o %t.out", "stdout", "", "has %t, which is not known, and was passed over"),
+        ("-t 40-0", "time_limit_seconds", 30 * 86400, "more than the largest limit, 2_592_000"),
+        ("--mem=5T", "memory_limit_mb", 2**22, "more than the largest limit, 4_194_304"),
+        ("-a 0-9%0", "array", "0-9", ""),
+        ("-d afterok:7:8,afterany:9", "dependency", "afterok:7:8,afterany:9", ""),
+    ],
+)
+def test_what_is_done_nearly_or_as_it_is(tmp_path: Path, line: str, field: str, value: object, remark: str) -> None:
+    """What is taken instead, and a warning that says so."""
+    found = script(tmp_path, f"#SBATCH {line}")
+    taken = dict(found.options).get(field, getattr(found, field, ""))
+    assert taken == value
+    assert bool(found.warnings) == bool(remark)
+    assert remark.removeprefix("-o ") in "".join(found.warnings)
+
+
+@pytest.mark.parametrize(
+    "wanted", ["singleton", "after:5+10", "afterok:12?afterok:13", "afterok:12_3", "afterburnok:4"]
+)
+def test_a_dependency_that_cannot_be_kept_is_an_error(tmp_path: Path, wanted: str) -> None:
+    """Without it the jobs would run too early; the line is named."""
+    with pytest.raises(InvalidInput, match="line 3: --dependency: ") as refused:
+        script(tmp_path, "# first", f"#SBATCH --dependency={wanted}")
+    assert refused.value.field == "script"
+
+
 def test_an_unknown_option_takes_no_other_with_it(tmp_path: Path) -> None:
     found = script(tmp_path, "#SBATCH --gpus --time=5 -J x")
     assert (found.job_name, dict(found.options)) == ("x", {"time_limit_seconds": 300.0})

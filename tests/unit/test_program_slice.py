@@ -43,9 +43,9 @@ def test_each_end_has_its_record(root: Path, guard: Guard) -> None:
     line = "case $JOB_INDEX in 1) echo 5;; 2) exit 300;; 3) kill -9 $$;; 4) sleep 60;; 5) echo x;; esac"
     _, work, records = run(root, line, 5, guard=guard, time_limit_seconds=0.5)
     assert [JobState(code).name for code in records["state"]] == ["COMPLETED", "FAILED", "FAILED", "TIMEOUT", "FAILED"]
-    wanted = [Reason.NONE, Reason.NonZeroExitCode, Reason.RaisedSignal, Reason.TimeLimit, Reason.NonZeroExitCode]
+    wanted = [Reason.NONE, Reason.NonZeroExitCode, Reason.RaisedSignal, Reason.TimeLimit, Reason.NoResult]
     assert records["reason"].tolist() == wanted
-    assert records["exit"].tolist() == [0, 44, 0, 0, 1]
+    assert records["exit"].tolist() == [0, 44, 0, 0, 0]
     assert records["signal"].tolist() == [0, 0, 9, 0, 0]
     assert [path.name for path in (root / "7").glob("job_*")] == ["job_1.csv"]
     assert sorted(work.failures) == [2, 3, 4, 5]

@@ -124,8 +124,8 @@ def _unknown(name: str, registry: Registry) -> str:
     close = difflib.get_close_matches(name[:100], registry.found)
     asked = f"Did you mean {' or '.join(close)}? " if close else ""
     places = [f"{place}{'' if place.is_dir() else ' (not there)'}" for place in dict.fromkeys(directories())]
-    another = f" ({VARIABLE} names another directory)" if len(places) == 1 else ""
-    where = f"{' and '.join(places)}{another}, and in {FILE} there and in {Path.cwd()}"
+    another = f"; {VARIABLE} names another directory" if len(places) == 1 else ""
+    where = f"{' and '.join(places)}, and in {FILE} there and in {Path.cwd()}{another}"
     return f"{text}. {asked}Looked for in {where}"
 
 

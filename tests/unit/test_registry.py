@@ -193,8 +193,8 @@ def test_who_names_what_is_not_there_is_told_where_we_looked(
         registry.find("monte_carl_pi")
     text = refused.value.message
     assert text.endswith(
-        f"Looked for in {place} (SIMULATIONS_DIR names another directory), "
-        f"and in simulations.toml there and in {tmp_path}"
+        f"Looked for in {place}, and in simulations.toml there and in {tmp_path}; "
+        "SIMULATIONS_DIR names another directory"
     )
     monkeypatch.setenv(registry.VARIABLE, "other")
     with pytest.raises(InvalidInput) as refused:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from common.batch import JobState, Reason
@@ -46,6 +46,13 @@ class Lease:
     careful: float = 0.0
     lost: int = 0
     crashes: int = 0
+
+    def after(self, seconds: float, first: int, count: int) -> "Lease":
+        """The lease as its holder goes on with it, ``seconds`` later."""
+        careful = max(0.0, self.careful - seconds)
+        lost = self.lost if careful else 0
+        attempt = self.attempt - self.lost + lost
+        return replace(self, first=first, count=count, careful=careful, lost=lost, attempt=attempt)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.batch import JobState, Reason
 from common.errors import StorageUnavailable
-from common.ledger.ranges import Retry, Slice
+from common.ledger.ranges import Lease, Retry, Slice
 from common.ledger.table import record_dtype, record_packer
 from common.programs.failure import ProgramFailed
 from common.programs.running import Usage
@@ -186,6 +186,11 @@ def shortened(work: Slice, outputs: Sequence[str], count: int, limits: Limits, t
     failures = {index: text for index, text in work.failures.items() if index < work.first + count}
     raw = work.records[: count * work.record_size]
     return summarise(outputs, work.first, work.seconds, raw, failures, limits, tries)
+
+
+def nothing_of(lease: Lease) -> Slice:
+    """A slice in which no job was run."""
+    return Slice(lease.first, 0, 0.0, {}, {}, {}, b"", 1)
 
 
 def summarise(

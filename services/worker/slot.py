@@ -1,6 +1,5 @@
 """A slot: one worker process, which takes a range, runs it slice by slice, and commits each slice."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from common import outputs, queue
-from common.batch import INITIAL_RANGES, BatchSpec, range_text
+from common.batch import INITIAL_RANGES, range_text
 from common.errors import BatchSimError, BrokerUnavailable, InvalidInput, StorageUnavailable
 from common.ledger import Connection, batches, ranges, workers
 from common.ledger.ranges import Lease, Slice, Ticket, Verdict
@@ -25,15 +24,14 @@ from services.worker.board import AWAITING_STORAGE, FINISHING, VERIFYING, Board
 from services.worker.guard import Guard
 from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob, limits_of
+from services.worker.opened import OpenBatches
 from services.worker.retrying import Draining, Pause, persist
-from services.worker.slice import SliceFailure, run_slice, shortened
+from services.worker.slice import SliceFailure, nothing_of, run_slice, shortened
 from services.worker.verifying import Verifying
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
-# Directories that a slot keeps open, one batch each.
-OPEN_BATCHES = 8
 # How long a slot waits after a range that it could not run though its claim said so.
 UNFIT_SECONDS = 1.0
 # For so long a slot takes ranges without tickets before it looks into its queues again.
@@ -52,10 +50,10 @@ class Slot:
         self._index = index
         self._name = f"{worker}/{index}"
         self._connection = Connection(settings.broker_url)
-        self._jobs: dict[int, BatchJob] = {}
         self._number: int | None = None
         self._guard = Guard()
         self._recorder = board.recorder(index)
+        self._opened = OpenBatches(self._connection, settings, board, self._recorder, self._name, index)
         self._isolation: Isolation | None = None
         # Whether a job has run in this very process.
         self._has_run = False
@@ -107,7 +105,7 @@ class Slot:
         current: Lease | None = lease
         while current is not None:
             try:
-                job = self._fitting_job(current.batch)
+                job = self._opened.fitting(current.batch)
                 job.attempt = current.attempt
                 work = self._run(job, current)
                 if not job.fits():
@@ -119,7 +117,7 @@ class Slot:
             except InvalidInput as error:
                 # Its file has changed since the claim, which from now on passes over it here.
                 log.error("simulation.unfit", batch=current.batch, error=error.message)
-                self._commit(current, _nothing(current), give_back=True)
+                self._commit(current, nothing_of(current), give_back=True)
                 # Should claim and run never agree, that must not be all that this slot does.
                 time.sleep(UNFIT_SECONDS)
                 return False
@@ -181,7 +179,7 @@ class Slot:
         )
         self._publish(verdict.tickets)
         if verdict.word == "shrunk":
-            spec = self._spec(lease.batch)
+            spec = self._opened.spec(lease.batch)
             work = shortened(work, spec.outputs, verdict.count, limits_of(spec), lease.tries)
             return self._commit(lease, work, give_back=give_back)
         if verdict.word == "stale":
@@ -192,13 +190,13 @@ class Slot:
         if verdict.ended:
             self._close_batch(lease.batch)
         if verdict.word == "continue":
-            return _continued(lease, work, verdict)
+            return lease.after(work.seconds, verdict.first, verdict.count)
         return None
 
     def _close_batch(self, batch: int) -> None:
         """Every job has ended: let the results files be written."""
-        partition = self._spec(batch).partition
-        self._forget(batch)
+        partition = self._opened.spec(batch).partition
+        self._opened.forget(batch)
         log.info("batch.ended", batch=batch)
         try:
             queue.publish_finish(self._app, batch, partition)
@@ -236,10 +234,10 @@ class Slot:
     def _abandon(self, lease: Lease, done: Slice | None, reason: StorageUnavailable) -> None:
         """The volume refuses results: commit what is safely there, give the rest back, wait until it accepts again."""
         log.error("storage.unavailable", batch=lease.batch, error=reason.message)
-        job = self._jobs.get(lease.batch)
+        job = self._opened.get(lease.batch)
         synced = done if done is not None and done.done and job is not None and job.try_sync() else None
-        self._forget(lease.batch)
-        self._commit(lease, synced or _nothing(lease), give_back=True)
+        self._opened.forget(lease.batch)
+        self._commit(lease, synced or nothing_of(lease), give_back=True)
         # The range is another's now: whoever looks at the board must not take our waiting for work on it.
         self._board.write(self._index, os.getpid(), f"{AWAITING_STORAGE}{lease.batch}")
         if self._persist(lambda: batches.view(self._connection, lease.batch)).ended:
@@ -248,37 +246,6 @@ class Slot:
         pause = Pause(self._board)
         while not storage.accepts(self._connection, self._board, self._settings.output_dir, lease.batch):
             pause.once()
-
-    def _spec(self, batch: int) -> BatchSpec:
-        """The batch's specification; also while its directory cannot be opened."""
-        job = self._jobs.get(batch)
-        return job.spec if job else self._persist(lambda: batches.view(self._connection, batch)).spec
-
-    def _fitting_job(self, batch: int) -> BatchJob:
-        if not self._job(batch).fits():
-            self._forget(batch)
-        return self._job(batch)
-
-    def _job(self, batch: int) -> BatchJob:
-        if batch not in self._jobs:
-            spec = self._spec(batch)
-            if len(self._jobs) >= OPEN_BATCHES:
-                self._forget(next(iter(self._jobs)))
-            self._jobs[batch] = BatchJob(
-                spec,
-                self._settings.output_dir,
-                self._name.replace("/", "-"),
-                self._settings.durability,
-                # Goes with the worker's own directory, whatever becomes of this process.
-                scratch=self._board.path.with_name(f"jobs-{self._index % self._board.slots}"),
-                watch=self._recorder,
-            )
-        return self._jobs[batch]
-
-    def _forget(self, batch: int) -> None:
-        job = self._jobs.pop(batch, None)
-        if job is not None:
-            job.close()
 
     def _slot_number(self) -> int:
         if self._number is None:
@@ -299,7 +266,7 @@ class Slot:
             log.warning("publish.failed", error=str(error))
 
     def _report(self, lease: Lease, work: Slice) -> None:
-        job = self._jobs.get(lease.batch)
+        job = self._opened.get(lease.batch)
         if job is None or not work.done:
             return
         if job.spec.jobs > INITIAL_RANGES:
@@ -327,17 +294,3 @@ class Slot:
         except (BatchSimError, OperationalError, OSError) as error:
             # The lease runs out, and the range is offered again then.
             log.warning("slot.not_buried", error=str(error))
-
-
-def _nothing(lease: Lease) -> Slice:
-    """A slice in which no job was run."""
-    return Slice(lease.first, 0, 0.0, {}, {}, {}, b"", 1)
-
-
-def _continued(lease: Lease, work: Slice, verdict: Verdict) -> Lease:
-    careful = max(0.0, lease.careful - work.seconds)
-    lost = lease.lost if careful else 0
-    attempt = lease.attempt - lease.lost + lost
-    return dataclasses.replace(
-        lease, first=verdict.first, count=verdict.count, careful=careful, lost=lost, attempt=attempt
-    )

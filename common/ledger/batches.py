@@ -243,55 +243,11 @@ def all_ids(connection: Connection) -> list[int]:
     return [int(batch_id) for batch_id in connection.command("ZREVRANGE", keys.BATCHES, 0, -1)]
 
 
-def finishing(connection: Connection) -> list[int]:
-    """Batches that have ended and whose results files are not written yet."""
-    return sorted(int(batch_id) for batch_id in connection.command("SMEMBERS", keys.FINISHING))
-
-
 def rules(connection: Connection) -> dict[int, str]:
     """The stop rules of the batches that have not ended and have one."""
     ids = [int(batch_id) for batch_id in connection.command("SMEMBERS", keys.ACTIVE)]
     found = connection.many([("HGET", keys.batch(batch_id), "until") for batch_id in ids]) if ids else []
     return {batch_id: rule.decode() for batch_id, rule in zip(ids, found, strict=True) if rule}
-
-
-def claim_finish(connection: Connection, batch_id: int, name: str, *, seconds: float) -> bool:
-    """Whether ``name`` is the one that writes the batch's results files, for the next ``seconds``."""
-    key, milliseconds = keys.finisher(batch_id), int(seconds * 1000)
-    if connection.command("SET", key, name, "NX", "PX", milliseconds):
-        return True
-    if connection.command("GET", key) == name.encode():
-        connection.command("PEXPIRE", key, milliseconds)
-        return True
-    return False
-
-
-def unclaim_finish(connection: Connection, batch_id: int, name: str) -> None:
-    """Give up the right to write the batch's results files, if ``name`` still has it."""
-    key = keys.finisher(batch_id)
-    if connection.command("GET", key) == name.encode():
-        connection.command("DEL", key)
-
-
-def finished(
-    connection: Connection,
-    batch_id: int,
-    ended: float | None,
-    warnings: Sequence[str] = (),
-    moments: Mapping[str, Moments] | None = None,
-) -> bool:
-    """Note that the results files are written, with these warnings and statistics, of the batch as it had ``ended``.
-
-    False, and nothing has changed, when that was so before, or when the batch has been requeued since.
-    """
-    places = [keys.FINISHING, keys.batch(batch_id), keys.finisher(batch_id), keys.statistics(batch_id)]
-    given = [batch_id, json.dumps(warnings), repr(ended), "" if moments is None else json.dumps(moments)]
-    return bool(connection.run("finished", places, given))
-
-
-def finish_claimed(connection: Connection, batch_id: int) -> bool:
-    """Whether somebody writes the batch's results files just now."""
-    return bool(connection.command("EXISTS", keys.finisher(batch_id)))
 
 
 def is_marked(connection: Connection) -> bool:

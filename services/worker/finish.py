@@ -22,7 +22,7 @@ import pyarrow.parquet
 from common import outputs, packed_index, results, samples
 from common.batch import FAILED_STATES, BatchSpec, JobState, Reason
 from common.estimates import estimate
-from common.ledger import Connection, batches, workers
+from common.ledger import Connection, batches, finishing, workers
 from common.ledger.batches import BatchView
 from common.ledger.table import page, record_dtype
 from common.statistics import Moments, collect
@@ -55,7 +55,7 @@ class _Claim:
     def renew(self) -> None:
         """Take it, or keep it for longer. Raises :class:`_Superseded`."""
         batch_id = self._view.spec.id
-        if not batches.claim_finish(self._connection, batch_id, self._name, seconds=CLAIM_SECONDS):
+        if not finishing.claim(self._connection, batch_id, self._name, seconds=CLAIM_SECONDS):
             raise _Superseded
         now = batches.view(self._connection, batch_id)
         if now.finished or now.ended != self._view.ended:
@@ -63,7 +63,7 @@ class _Claim:
 
     def give_up(self) -> None:
         """Whoever tries next need not wait until it runs out."""
-        batches.unclaim_finish(self._connection, self._view.spec.id, self._name)
+        finishing.unclaim(self._connection, self._view.spec.id, self._name)
 
 
 def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool:
@@ -80,7 +80,7 @@ def finish(connection: Connection, root: Path, batch_id: int, name: str) -> bool
     try:
         claim.renew()
         warnings, found = _write(connection, root, view, claim)
-        if batches.finished(connection, batch_id, view.ended, warnings, found):
+        if finishing.finished(connection, batch_id, view.ended, warnings, found):
             return True
     except _Superseded:
         pass

@@ -12,7 +12,7 @@ from celery import Celery
 
 from common import queue
 from common.batch import range_text
-from common.ledger import Connection, batches, ranges, workers
+from common.ledger import Connection, batches, finishing, ranges, workers
 from common.ledger.ranges import Ticket
 from services.worker.following import follow
 from services.worker.stopping import StopRules
@@ -89,8 +89,8 @@ class Housekeeper:
             return
         self._asked_to_finish = now
         served: list[str] | None = None
-        for batch in batches.finishing(self._connection):
-            if batches.finish_claimed(self._connection, batch):
+        for batch in finishing.awaited(self._connection):
+            if finishing.is_claimed(self._connection, batch):
                 continue
             served = self._served() if served is None else served
             own = batches.view(self._connection, batch).spec.partition

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from common.audit import audit
 from common.batch import BatchSpec, JobState, Reason
-from common.ledger import Connection, batches, control, keys, ranges, table
+from common.ledger import Connection, batches, control, finishing, keys, ranges, table
 from common.ledger.batches import BatchView
 from common.ledger.control import Run
 from common.ledger.ranges import DEFAULT_PARTITION, Lease, Ticket, Verdict
@@ -140,7 +140,7 @@ def run_all(connection: Connection, *, partition: str = DEFAULT_PARTITION, faile
 def finished(connection: Connection, batch: int) -> bool:
     """Note that the results files of a batch are written, if it has ended; here nobody writes any."""
     view = batches.view(connection, batch)
-    return bool(view.ended) and batches.finished(connection, batch, view.ended)
+    return bool(view.ended) and finishing.finished(connection, batch, view.ended)
 
 
 def requeue(

@@ -16,7 +16,7 @@ from common.audit import audit
 from common.batch import BatchSpec, JobState
 from common.control import Controller
 from common.errors import BatchSimError
-from common.ledger import Connection, batches, control, keys, ranges, workers
+from common.ledger import Connection, batches, control, finishing, keys, ranges, workers
 from common.ledger.table import read, record_dtype
 from common.settings import Settings
 from common.submission import Submitter
@@ -167,11 +167,11 @@ def test_a_summary_of_none_or_one_value(submitter: Submitter, connection: Connec
 
 def test_afterwards_nothing_is_left_over(connection: Connection, root: Path, mixed: BatchSpec) -> None:
     """The staging directory and all temporary names are gone; the ledger says when it was finished."""
-    assert batches.finishing(connection) == [mixed.id]
+    assert finishing.awaited(connection) == [mixed.id]
     finish(connection, root, mixed.id, "w")
     left = {path.name for path in (root / str(mixed.id)).iterdir()}
     assert left == {"batch.json", "errors.txt", "results.csv", "results.parquet", "summary.json"}
-    assert batches.finishing(connection) == []
+    assert finishing.awaited(connection) == []
     assert batches.view(connection, mixed.id).finished
 
 
@@ -234,7 +234,7 @@ def test_a_batch_that_runs_is_not_finished(submitter: Submitter, connection: Con
 
 def test_a_dead_writer_is_replaced(connection: Connection, root: Path, mixed: BatchSpec) -> None:
     """While one writes no other does; when its claim has run out another starts over, whatever lies there."""
-    assert batches.claim_finish(connection, mixed.id, "dead", seconds=60)
+    assert finishing.claim(connection, mixed.id, "dead", seconds=60)
     (root / str(mixed.id) / f".staging-{mixed.id}" / ".results.csv.tmp").write_text("half")
     (root / str(mixed.id) / "results.csv").write_text("half")
     assert not finish(connection, root, mixed.id, "w")
@@ -281,7 +281,7 @@ def test_a_directory_that_is_gone_leaves_the_batch_to_be_finished(
     place.rename(root / "away")
     with pytest.raises(OSError, match="No such file"):
         finish(connection, root, mixed.id, "w")
-    assert batches.finishing(connection) == [mixed.id]
+    assert finishing.awaited(connection) == [mixed.id]
     assert not batches.view(connection, mixed.id).finished
     (root / "away").rename(place)
     assert finish(connection, root, mixed.id, "w")
@@ -349,7 +349,7 @@ def test_a_finisher_that_slept_while_the_batch_ran_again(
     assert files(place) == expected_files(SEED, 4)
     assert not (place / "summary.json").exists()
     assert not batches.view(connection, spec.id).finished
-    assert not batches.finish_claimed(connection, spec.id)
+    assert not finishing.is_claimed(connection, spec.id)
     run_jobs(connection, root, spec.id)
     assert_whole(connection, root, spec)
 
@@ -359,13 +359,13 @@ def test_an_end_that_is_over_is_not_finished(submitter: Submitter, connection: C
     spec = submitter.submit(2)
     run(connection, spec.id, most=2)
     first = batches.view(connection, spec.id).ended
-    assert batches.finished(connection, spec.id, first)
+    assert finishing.finished(connection, spec.id, first)
     assert control.requeue(connection, spec.id, [(1, 2, JobState.COMPLETED, 1)], {})
-    assert not batches.finished(connection, spec.id, first), "it runs"
+    assert not finishing.finished(connection, spec.id, first), "it runs"
     run(connection, spec.id, most=2)
-    assert batches.claim_finish(connection, spec.id, "another", seconds=60)
+    assert finishing.claim(connection, spec.id, "another", seconds=60)
     before = dump(connection)
-    assert not batches.finished(connection, spec.id, first)
-    assert not batches.finished(connection, spec.id, None)
+    assert not finishing.finished(connection, spec.id, first)
+    assert not finishing.finished(connection, spec.id, None)
     assert dump(connection) == before
-    assert batches.finished(connection, spec.id, batches.view(connection, spec.id).ended)
+    assert finishing.finished(connection, spec.id, batches.view(connection, spec.id).ended)

@@ -11,7 +11,7 @@ from common.audit import audit
 from common.batch import BatchSpec, Reason
 from common.errors import BrokerUnavailable, StorageUnavailable
 from common.explain import explain_batch
-from common.ledger import Connection, batches, control, keys, ranges
+from common.ledger import Connection, batches, control, finishing, keys, ranges
 from common.options import read_options
 from common.recovery import rebuild
 from common.settings import Settings
@@ -86,7 +86,7 @@ def test_a_batch_whose_jobs_are_all_done_only_gets_its_results(
     run_jobs(connection, root, spec.id)
     connection.command("FLUSHALL")
     again(connection, redis_url, root)
-    assert batches.finishing(connection) == [spec.id]
+    assert finishing.awaited(connection) == [spec.id]
     assert ranges.owed(connection, queue.QUEUE) == (0, 0)
     assert_whole(connection, root, spec)
 

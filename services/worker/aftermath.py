@@ -101,22 +101,22 @@ def _strike(connection: Connection, app: Celery, spec: BatchSpec, lease: Lease, 
         state or JobState.FAILED, min(255, progress.attempt), max(0, progress.exit_code), 0, signal, reason,
         0.0, 0.0, 0.0, 0, *nothing,
     )  # fmt: skip
-    text = f"The process died while it ran this job: {_how(state, progress)}."
+    text = f"The process died while it ran this job: {_how(state, progress, spec)}."
     struck, ended, tokens = ranges.strike(
         connection, lease.token, job, state=state, limit=spec.crash_limit, record=record, text=text
     )
     if not struck:
         return False
-    log.error("slot.died", job=f"{spec.id}_{job}", how=_how(state, progress))
+    log.error("slot.died", job=f"{spec.id}_{job}", how=_how(state, progress, spec))
     queue.publish(app, ranges.tickets(connection, tokens))
     if ended:
         queue.publish_finish(app, spec.id, spec.partition)
     return True
 
 
-def _how(state: JobState | None, progress: Progress) -> str:
+def _how(state: JobState | None, progress: Progress, spec: BatchSpec) -> str:
     if state is JobState.TIMEOUT:
-        return f"it did not stop at its limit of {progress.limit_seconds:g} s and was killed"
+        return f"it did not stop at its limit of {spec.time_limit_seconds:g} s and was killed"
     if state is JobState.OUT_OF_MEMORY:
         return "it took more memory than its limit and was killed"
     return f"signal {-progress.exit_code}" if progress.exit_code < 0 else f"exit code {progress.exit_code}"

@@ -7,6 +7,7 @@ outlives a process, not the machine: what must survive that is in the ledger.
 """
 
 import mmap
+import signal
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ AWAITING_STORAGE = "storage-"
 FINISHING = "finish-"
 _ENTRY = struct.Struct("<IB59s")
 _HEADER_BYTES = _ENTRY.size
-# What the slot says of its slice: first job, record size, attempt, tries, seconds a job may take, kB it may grow to.
+# What the slot says of its slice: first job, record size, attempt, tries; seconds that the job may take and kB that
+# it may grow to, told anew for each.
 _SLICE = struct.Struct("<QIHHdQ")
-_LIMIT_KB = struct.Struct("<Q")
+_LIMITS = struct.Struct("<dQ")
 # Jobs of the slice that are over, and since when it is at the next one (time.monotonic; 0: at none).
 _PROGRESS = struct.Struct("<Qd")
 # The process that runs the slice, if it is not the slot itself.
@@ -60,7 +62,10 @@ class SlotEntry:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a slot is in its slice; ``since`` is 0 when it is at no job, ``record_size`` when it is in no slice."""
+    """How far a slot is in its slice; ``since`` is 0 when it is at no job, ``record_size`` when it is in no slice.
+
+    The limits are those of a job that computes; while its results are put into place, it has none.
+    """
 
     first: int
     record_size: int
@@ -212,12 +217,12 @@ class Recorder:
         """One that nobody else sees."""
         return cls(bytearray(_SLOT_BYTES), 0)
 
-    def begin(self, first: int, size: int, attempt: int, tries: int, *, limit_seconds: float = 0.0) -> None:
+    def begin(self, first: int, size: int, attempt: int, tries: int) -> None:
         """A slice from job ``first`` begins, with records of ``size`` bytes."""
         self._size, self._done, self._end = size, 0, self._records_at
         _PROGRESS.pack_into(self._memory, self._progress_at, 0, 0.0)
         _TEXTS_TAKEN.pack_into(self._memory, self._texts_at, 0)
-        _SLICE.pack_into(self._memory, self._slice_at, first, size, attempt, tries, limit_seconds, 0)
+        _SLICE.pack_into(self._memory, self._slice_at, first, size, attempt, tries, 0.0, 0)
 
     def start(self, now: float) -> None:
         """The first job begins; ``now`` is time.monotonic()."""
@@ -231,9 +236,9 @@ class Recorder:
         self._done += 1
         _PROGRESS.pack_into(self._memory, self._progress_at, self._done, now)
 
-    def limit(self, limit_kb: int) -> None:
-        """The process may grow to ``limit_kb`` in the job that begins now."""
-        _LIMIT_KB.pack_into(self._memory, self._slice_at + _SLICE.size - _LIMIT_KB.size, limit_kb)
+    def limit(self, seconds: float, limit_kb: int) -> None:
+        """What the job computes may take so long, and its process grow to ``limit_kb``; 0 is no limit."""
+        _LIMITS.pack_into(self._memory, self._slice_at + _SLICE.size - _LIMITS.size, seconds, limit_kb)
 
     def fail(self, job: int, text: str) -> None:
         """A job has failed with this text; its record follows."""
@@ -257,6 +262,9 @@ class Recorder:
 
     def program_ended(self) -> bool:
         """The program is over; whether the main process has killed it for its memory."""
+        # The limit was the program's: what it printed is kept, however long the volume takes for that.
+        self.limit(0.0, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         killed = self._memory[self._program_at + _PROGRAM.size - 1] != 0
         _PROGRAM.pack_into(self._memory, self._program_at, 0, 0, 0)
         return killed

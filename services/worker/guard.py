@@ -90,20 +90,24 @@ def memory_limit(megabytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
 
 
-class MemoryLimited:
-    """Runs each job under a memory limit of its own, which begins with what the process has by then.
+class Limited:
+    """Runs each job under limits that ``tell`` is told of: seconds, and to how many kB of resident memory it may grow.
 
-    So what an earlier job has left behind, in a cache or a global variable, is not held against the next one. ``tell``
-    is told to how many kB of resident memory the process may grow in the job.
+    The memory limit begins with what the process has by then, so what an earlier job has left behind, in a cache or a
+    global variable, is not held against the next one. Whoever is told has to know, too, that the job is over: what is
+    done with its results then may take long on a slow volume.
     """
 
-    def __init__(self, guard: Guard, megabytes: int, tell: Callable[[int], None]) -> None:
+    def __init__(self, guard: Guard, megabytes: int, tell: Callable[[float, int], None]) -> None:
         self._run = guard.run
         self._megabytes = megabytes
         self._tell = tell
 
     def run(self, function: Callable[[int, int], T], index: int, attempt: int, seconds: float) -> T:
         """As :meth:`Guard.run`; a job that wants more memory gets a MemoryError."""
-        self._tell(own_kb().resident + self._megabytes * 1024)
-        with memory_limit(self._megabytes):
-            return self._run(function, index, attempt, seconds)
+        self._tell(seconds, own_kb().resident + self._megabytes * 1024 if self._megabytes else 0)
+        try:
+            with memory_limit(self._megabytes):
+                return self._run(function, index, attempt, seconds)
+        finally:
+            self._tell(0.0, 0)

@@ -20,7 +20,7 @@ from common.runs import runs
 from common.statistics import Moments, collect
 from services.worker.board import Recorder
 from services.worker.failure import failure_text
-from services.worker.guard import Guard, Interrupted, Limits, MemoryLimited, TimeLimitReached
+from services.worker.guard import Guard, Interrupted, Limited, Limits, TimeLimitReached
 
 MOST_DELAY_SECONDS = 3600.0
 # The record has one byte for it.
@@ -120,7 +120,7 @@ def run_slice(
     deadline, limit_seconds = begin + seconds, limits.time_seconds
     unwritable: StorageUnavailable | None = None
     used = job.usage
-    recorder.begin(first, record_dtype(job.outputs).itemsize, attempt, tries, limit_seconds=limit_seconds)
+    recorder.begin(first, record_dtype(job.outputs).itemsize, attempt, tries)
     recorder.start(begin)
     completed, shown = (int(JobState.COMPLETED), 0, 0, 0), min(attempt, MOST_ATTEMPTS_SHOWN)
     for index in range(first, first + count):
@@ -162,9 +162,8 @@ def run_slice(
 
 def _runner(guard: Guard, recorder: Recorder, job: Job) -> Callable[..., Any]:
     """What runs a job under its limits; the memory of a program is that of its own process, and seen to there."""
-    if job.limits.memory_mb and job.usage is None:
-        return MemoryLimited(guard, job.limits.memory_mb, recorder.limit).run
-    return guard.run
+    memory_mb = job.limits.memory_mb if job.usage is None else 0
+    return Limited(guard, memory_mb, recorder.limit).run if memory_mb or job.limits.time_seconds else guard.run
 
 
 def _ending(error: BaseException, limits: Limits, used: Usage | None) -> Ending:

@@ -23,7 +23,7 @@ from common.ledger.table import record_dtype
 from common.ledger.verifications import ALIVE_SECONDS, Part, Report
 from common.settings import Settings
 from services.worker.board import Board, Recorder
-from services.worker.guard import Guard, MemoryLimited, TimeLimitReached
+from services.worker.guard import Guard, Limited, TimeLimitReached
 from services.worker.job import limits_of
 from services.worker.retrying import Draining, persist
 
@@ -159,14 +159,12 @@ class Verifying:
     def _compare(self, spec: BatchSpec, jobs: Jobs, store: results.Store, index: int) -> str:
         """Run a job again, under its batch's limits; why it differs, or ""."""
         limits = limits_of(spec)
-        run = self._guard.run
-        # A program's memory is not ours: it has its limit from the one that starts it.
-        if limits.memory_mb and not jobs.programs:
-            run = MemoryLimited(self._guard, limits.memory_mb, self._recorder.limit).run
-        # The keeper looks there whom to kill.
+        # A program's memory is not ours: it has its limit from the one that starts it. The keeper looks on the board
+        # whom to kill.
+        run = Limited(self._guard, 0 if jobs.programs else limits.memory_mb, self._recorder.limit).run
         dtype = record_dtype(spec.outputs)
         size, seconds = dtype.itemsize, limits.time_seconds or self._patience(spec, index, dtype)
-        self._recorder.begin(index, size, ATTEMPT, 0, limit_seconds=seconds)
+        self._recorder.begin(index, size, ATTEMPT, 0)
         self._recorder.start(time.monotonic())
         try:
             data, _ = run(jobs.result, index, ATTEMPT, seconds)

@@ -45,7 +45,7 @@ class Dead:
         self._board = Board.create(root.parent / f"board-{self.spec.id}", 1)
         self._board.write(0, os.getpid(), self.lease.token)
         self.recorder = self._board.recorder(0)
-        self.recorder.begin(1, PACK.size, 1, 0, limit_seconds=1.0)
+        self.recorder.begin(1, PACK.size, 1, 0)
         self.recorder.start(time.monotonic())
 
     def does(self, state: JobState = JobState.COMPLETED, reason: Reason = Reason.NONE) -> None:

@@ -1,19 +1,28 @@
 """The keeper goes on with its other steps when one of them fails."""
 
 import json
+import multiprocessing
+import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from common import queue
+from common.batch import JobState
 from common.ledger import Connection, workers
 from common.settings import Settings
 from services.worker.board import Board
+from services.worker.guard import Guard, Limits
 from services.worker.keeper import SUSPENDED_SECONDS, Keeper
+from services.worker.slice import run_slice
 from tests.conftest import RedisServer
 from tests.support import wait_for
+from tests.unit.test_slice import FakeJob
+
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -59,3 +68,50 @@ def test_a_step_that_fails_stops_no_other(
     wait_for(lambda: workers.alive(connection), 10, "a heartbeat")
     (tmp_path / "gone").mkdir()
     wait_for(lambda: (tmp_path / "gone" / "status.json").exists(), 10, "the status")
+
+
+class HangingVolume(FakeJob):
+    """Its first job's result is not put into place before ``goes_on``; the second job never ends."""
+
+    def __init__(self) -> None:
+        super().__init__({2: lambda: time.sleep(3600)}, Limits(time_seconds=60.0))
+        self.hangs, self.goes_on = FORK.Event(), FORK.Event()
+
+    def store(self, index: int, data: bytes) -> None:
+        """Wait for the volume."""
+        self.hangs.set()
+        self.goes_on.wait()
+
+
+def run_on(board: Board, job: FakeJob) -> None:
+    """Be the slot's process."""
+    guard = Guard()
+    guard.install()
+    board.write(0, os.getpid(), "1-x-1")
+    run_slice(job, 1, 2, seconds=60, attempt=1, slot=1, stopping=lambda: False, recorder=board.recorder(0), guard=guard)
+
+
+def test_no_limit_runs_while_the_volume_hangs(keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a job that has computed its result in time; the next one has its limit again."""
+    board, job = Board(tmp_path / "board", 1), HangingVolume()
+    slot = FORK.Process(target=run_on, args=(board, job), daemon=True)
+    slot.start()
+    try:
+        assert job.hangs.wait(30)
+        late = time.monotonic() + 3600
+        with monkeypatch.context() as patch:
+            patch.setattr("services.worker.keeper.time.monotonic", lambda: late)
+            keeper._enforce_limits()
+        assert (board.progress(0).done, board.progress(0).ended_as) == (0, 0)
+        job.goes_on.set()
+        wait_for(lambda: board.progress(0).done == 1 and board.progress(0).limit_seconds, what="the next job")
+        with monkeypatch.context() as patch:
+            patch.setattr("services.worker.keeper.time.monotonic", lambda: late)
+            keeper._enforce_limits()
+        assert board.progress(0).ended_as == JobState.TIMEOUT
+        slot.join(30)
+        assert slot.exitcode == -signal.SIGKILL
+    finally:
+        slot.kill()
+        slot.join()
+        board.close()

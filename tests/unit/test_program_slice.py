@@ -12,6 +12,7 @@ from common import outputs
 from common.batch import BatchSpec, JobState, Reason
 from common.ledger.ranges import Slice
 from common.ledger.table import record_dtype
+from common.programs.logs import Logs
 from services.worker.aftermath import end_program
 from services.worker.board import Board, Recorder, RunningProgram
 from services.worker.guard import Guard
@@ -164,3 +165,20 @@ def test_what_the_keeper_kills_for_memory_is_out_of_memory(root: Path, tmp_path:
     assert [JobState(code) for code in records["state"]] == [JobState.OUT_OF_MEMORY, JobState.COMPLETED]
     assert records["signal"].tolist() == [9, 0]
     assert "at its memory limit of 4096 MB" in work.failures[1]
+
+
+def test_no_limit_runs_while_its_logs_are_kept(
+    root: Path, tmp_path: Path, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on the board nor as an alarm: the program is over, and a volume may take its time."""
+    board = Board.create(tmp_path / "c", 1)
+    seen = []
+
+    def keep(*_: object) -> None:
+        progress = board.progress(0)
+        seen.append((progress.job, progress.limit_seconds, signal.getitimer(signal.ITIMER_REAL)[0]))
+
+    monkeypatch.setattr(Logs, "keep", keep)
+    run(root, "echo said >&2", 2, recorder=board.recorder(0), guard=guard, time_limit_seconds=3600.0)
+    assert seen == [(1, 0.0, 0.0), (2, 0.0, 0.0)]
+    board.close()

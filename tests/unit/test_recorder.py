@@ -12,8 +12,8 @@ def test_records_survive_their_process(tmp_path: Path) -> None:
     board = Board.create(tmp_path / "b", 3)
     board.write(1, 123, "token")
     recorder = board.recorder(1)
-    recorder.begin(50, 4, 7, 2, limit_seconds=1.5)
-    recorder.limit(1000)
+    recorder.begin(50, 4, 7, 2)
+    recorder.limit(1.5, 1000)
     recorder.start(9.0)
     for now, record in ((10.0, b"aaaa"), (11.0, b"bbbb")):
         recorder.add(record, now)

@@ -158,7 +158,7 @@ def _ending(spec: BatchSpec, record: np.void, index: int, errors: Mapping[int, s
     if record["reason"] == Reason.OutOfMemory:
         yield f"The memory limit is {spec.memory_limit_mb} MB."
     if record["reason"] == Reason.MaxFails:
-        yield f"More than {spec.max_fails} jobs failed, so the rest of the batch was given up before this one ran."
+        yield f"More than {spec.max_fails} jobs failed, so the rest of the batch was given up before this one ended."
     if error := errors.get(index, ""):
         yield f"Error: {error.strip()}"
     elif JobState(int(record["state"])) in FAILED_STATES:
@@ -209,7 +209,7 @@ def _history(connection: Connection, batch_id: int, index: int, state: JobState)
             open_again = False
             error = event["errors"].get(str(index), "")
             who = (f" ({event['reason']})" if event["reason"] else "") + (f": {error}" if error else "")
-        kind = event["kind"].strip()
+        kind = event["kind"].strip() + (" while it ran" if index in event.get("ran", ()) else "")
         if kind == "worker lost" and index > event["first"]:
             # Which of its jobs it had done and not committed, nobody knows.
             kind += f" that was at job {event['first']:,} or later, and may not have come to this one"

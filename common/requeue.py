@@ -70,13 +70,14 @@ def steps(runs: Sequence[Run]) -> Iterator[list[Run]]:
 
 
 def _equal_runs(first: int, records: np.ndarray, chosen: np.ndarray) -> Iterator[Run]:
-    """Runs of chosen jobs with the same state and reason; the attempts are the most of any of them."""
-    key = np.where(chosen, records["state"].astype(np.int32) * 256 + records["reason"], -1)
+    """Runs of chosen jobs of one state and reason, begun or not; the attempts are the most of any of them."""
+    key = (records["state"].astype(np.int32) * 256 + records["reason"]) * 2 + (records["attempt"] > 0)
+    key[~chosen] = -1
     edges = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1], [True])))
     for low, high in pairwise(edges):
         if key[low] >= 0:
             attempts = int(records["attempt"][low:high].max())
-            yield first + int(low), int(high - low), JobState(int(key[low]) // 256), attempts
+            yield first + int(low), int(high - low), JobState(int(records["state"][low])), attempts
 
 
 assert SEGMENT_JOBS % CHUNK_JOBS == 0, "a run must lie within one segment"

@@ -72,7 +72,7 @@ def events(connection: Connection, batch_id: int) -> list[dict[str, Any]]:
     """What happened to jobs of the batch: ``{"at", "kind", "first", "count", "who"}``, the oldest first.
 
     With ``runs`` it happened to those only (:func:`happened_to`). A requeue has the jobs' former ``reason`` and, by
-    index as text, the last line of the ``errors`` that were kept.
+    index as text, the last line of the ``errors`` that were kept; a cancel, or an end of the batch, which jobs ``ran``.
     """
     return [json.loads(text) for text in connection.command("LRANGE", keys.events(batch_id), 0, -1)]
 

@@ -88,7 +88,8 @@ def closed(batch_id: int) -> str:
 def events(batch_id: int) -> str:
     """List of JSON: what happened to jobs of the batch, the last thousand. Written by ``event`` in lib.lua.
 
-    ``first``, ``count`` and, when it happened to only some of these jobs, ``runs``: first, count of each.
+    ``first``, ``count`` and, when it happened to only some of these jobs, ``runs``: first, count of each. ``ran`` has
+    the jobs that ran then.
     """
     return f"{PREFIX}batch:{batch_id}:events"
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from common import queue
 from common.audit import audit, verify
 from common.batch import BatchSpec, JobState, Reason
+from common.control import Controller
 from common.ledger import Connection, batches, table
 from common.ledger.table import record_dtype
 from common.options import read_options
@@ -228,3 +230,23 @@ def test_a_program_that_changes_in_the_middle(
     assert set(files(root / str(spec.id)).values()) == {b"x\r\n1\r\n"}
     assert any("has changed" in text for text in batches.failures(connection, spec.id).values())
     assert audit(connection, root, spec.id) == []
+
+
+def test_a_job_that_was_cancelled_while_it_ran_has_a_second_attempt(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, home: Path, worker: StartWorker
+) -> None:
+    """The log of the first stays, and the program is told which one it is."""
+    line = f"echo began $SLURM_RESTART_COUNT >&2; touch {home}/began; [ $JOB_ATTEMPT = 2 ] || sleep 1000; echo 5"
+    spec = submit(submitter, [line], 1, home, shell=True)
+    started = worker(slots=1)
+    wait_for((home / "began").exists, what="the program", state=started.text)
+    controller = Controller(connection, queue.make_app(redis_url), root)
+    assert controller.cancel(spec.id) == 1
+    wait_finished(connection, spec, started)
+    first = root / str(spec.id) / "logs" / f"{spec.id}_1.err"
+    wait_for(first.exists, what="its log")
+    assert controller.requeue(spec.id, [JobState.CANCELLED]) == 1
+    wait_finished(connection, spec, started)
+    assert counted(connection, spec.id) == {"COMPLETED": 1}
+    assert records(connection, spec)["attempt"].tolist() == [2]
+    assert (first.read_text(), first.with_suffix(".2.err").read_text()) == ("began 0\n", "began 1\n")

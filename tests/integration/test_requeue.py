@@ -1,21 +1,26 @@
 """Jobs that ended are run again, in the ledger: who they are stays, and how often they were tried."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from common.batch import JobState
+from common.batch import JobState, Reason
 from common.explain import explain_job
-from common.ledger import Connection, batches, control, keys, ranges
+from common.ledger import Connection, batches, control, keys, ranges, table
 from common.ledger.control import Run
+from common.ledger.ranges import Verdict
 from common.ledger.table import SEGMENT_JOBS, read, record_dtype
+from common.requeue import Plan
 from common.statistics import moments
 from tests.integration.ledger_support import (
+    after,
     assert_consistent,
     claim,
     commit,
     finished,
+    make_due,
     requeue,
     run_all,
     states,
@@ -244,6 +249,54 @@ def test_a_history_that_was_not_kept_is_said_to_be(ledger: Connection) -> None:
     ledger.command("DEL", keys.events(spec.id))
     assert explain_job(ledger, spec.id, 1).details[-1] == "Earlier history was not kept."
     assert "Earlier history was not kept." not in explain_job(ledger, spec.id, 2).details
+
+
+@pytest.mark.parametrize("how", ["cancel", "cancel RUNNING", "abort", "max_fails", "fails itself"])
+def test_what_was_cut_off_while_it_ran_has_had_its_attempt(ledger: Connection, how: str) -> None:
+    """Only that job: it is tried a second time, and those behind it, which never ran, a first."""
+    spec = submit(ledger, 20, ranges=[(1, 10), (11, 10)], max_fails=0 if "fail" in how else None)
+    held, lease = take(ledger), take(ledger)
+    commit(ledger, lease, 2)
+    ranges.renew(ledger, {held.token: 4, lease.token: 13 if how == "fails itself" else 0}, lease_seconds=60)
+    if how == "max_fails":
+        strike(ledger, after(lease, Verdict("continue", first=13, count=8)), 13, state=S.TIMEOUT)
+    elif how == "fails itself":
+        commit(ledger, replace(lease, first=13, count=8), 1, failed=[13])
+    elif how == "abort":
+        control.abort(ledger, spec.id, Reason.StopRule)
+    else:
+        control.cancel(ledger, spec.id, state=how.partition(" ")[2])
+    assert_consistent(ledger)
+    had = {4} | ({13} if how in ("cancel", "abort", "cancel RUNNING") else set())
+    dtype = record_dtype(OUTPUTS)
+    page = table.page(ledger, spec.id, 1, 20, dtype)
+    closed = np.isin(page["state"], [S.CANCELLED, S.ABORTED])
+    assert set(np.flatnonzero(closed & (page["attempt"] == 1)) + 1) == had
+    assert set(page["attempt"][closed]) <= {0, 1}
+    assert "while it ran" in explain_job(ledger, spec.id, 4).details[-1]
+    run_all(ledger)
+    ended = [S.CANCELLED, S.ABORTED, S.FAILED, S.TIMEOUT]
+    plan = Plan(ledger, batches.view(ledger, spec.id), Path(), ended, missing=False)
+    assert requeue(ledger, spec.id, list(plan.runs())) is not None
+    assert_consistent(ledger)
+    while (again := claim(ledger)) is not None:
+        commit(ledger, again, again.count)
+    assert set(np.flatnonzero(read(ledger, spec.id, 1, 20, dtype)["attempt"] == 2) + 1) == {4, 13}
+
+
+def test_what_was_cancelled_in_a_second_try_is_at_its_third(ledger: Connection) -> None:
+    """Of its first try nothing is shown as if it were of the second."""
+    spec = submit(ledger, 1, retries=3)
+    commit(ledger, take(ledger), 1, retried=[1])
+    make_due(ledger, spec.id)
+    ranges.release(ledger)
+    assert take(ledger).attempt == 2
+    control.cancel(ledger, spec.id)
+    [record] = table.page(ledger, spec.id, 1, 1, record_dtype(OUTPUTS))
+    assert (record["state"], record["attempt"], record["started"]) == (S.CANCELLED, 2, 0)
+    assert requeue(ledger, spec.id, [(1, 1, S.CANCELLED, 2)])
+    lease = take(ledger)
+    assert (lease.attempt, lease.tries) == (3, 0)
 
 
 def test_scattered_closed_jobs_are_taken_out_in_any_order(ledger: Connection) -> None:

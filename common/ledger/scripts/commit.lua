@@ -67,6 +67,7 @@ else
   -- Who closes the batch now must not close what this slice has ended.
   redis.call('HSET', KEYS[3], 'first', first, 'count', count)
 end
+committing = token
 if enforce_max_fails(id) then
   -- Who commits is at no job.
   stopped(token)

@@ -30,6 +30,15 @@ local function outcome(id)
 end
 
 local close_if_ended, close, close_spans
+-- The range of whose commit this is, if any: its holder is at no job.
+local committing = nil
+
+-- Notes that an open job has begun its attempt, which ends without a result: a requeue counts on from there.
+local function note_attempt(id, index, like)
+  local rest = number(batch_key(id), 'record_size') - 2
+  local attempt = math.min(255, like.base + 1 + like.tries + like.lost)
+  write_record(id, index, '\0' .. string.char(attempt) .. string.rep('\0', rest))
+end
 
 -- Takes jobs [low, high] out of a range in `set`: what is before stays, what is after becomes a range of its own there, with
 -- the range's rank (in a blocked set, its first job's). Returns the range's traits and the token of what is after.
@@ -120,11 +129,11 @@ local function spans_of(id, spans, token)
   return found
 end
 
--- Ends the open jobs of a batch in `spans` ({a, b}, in order and apart) without a record: ranges (waiting | parked | blocked |
+-- Ends the open jobs of a batch in `spans` ({a, b}, in order and apart) without a result: ranges (waiting | parked | blocked |
 -- leased) -> shorter or gone, jobs PENDING | RUNNING -> state. `which` is '', 'PENDING', 'RUNNING' or 'BLOCKED'. Costs the
 -- number of ranges and of spans, not of jobs: what was closed is noted as intervals. Returns the number of jobs.
 close_spans = function(id, spans, state, reason, which)
-  local key, closed = batch_key(id), 0
+  local key, closed, ran = batch_key(id), 0, {}
   local function note(low, high)
     redis.call('RPUSH', key .. ':closed', cjson.encode({low, high - low + 1, state, reason}))
     closed = closed + high - low + 1
@@ -159,6 +168,10 @@ close_spans = function(id, spans, state, reason, which)
       local high = math.min(which == 'RUNNING' and at or last, last, b)
       if low <= high then
         local like = traits(token)
+        if low <= at and at <= high and token ~= committing then
+          note_attempt(id, at, like)
+          ran[#ran + 1] = at
+        end
         like.crashes = 0
         if high < last then offer(id, high + 1, last - high, like) end
         if low > first then
@@ -186,7 +199,7 @@ close_spans = function(id, spans, state, reason, which)
       runs[#runs + 1] = math.min(span[2], 1e9) - span[1] + 1
     end
     local a, b = spans[1][1], math.min(spans[#spans][2], 1e9)
-    event(id, state .. ' ' .. reason, a, b - a + 1, '', {runs = #spans > 1 and runs or nil})
+    event(id, state .. ' ' .. reason, a, b - a + 1, '', {runs = #spans > 1 and runs or nil, ran = #ran > 0 and ran or nil})
   end
   settle(id)
   close_if_ended(id)

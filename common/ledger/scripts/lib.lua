@@ -35,7 +35,8 @@ local function text(x) return string.format('%.17g', x) end
 local function number(key, field) return tonumber(redis.call('HGET', key, field) or '0') end
 
 -- Notes what happened to jobs of a batch, for those who ask why; only the last ones are kept. `more` has further fields, as
--- `runs`, when it happened to only some of the jobs from first on: first, count of each run, one after the other.
+-- `runs`, when it happened to only some of the jobs from first on: first, count of each run, one after the other; or `ran`, which
+-- of them ran then.
 local function event(id, kind, first, count, who, more)
   local key, said = batch_key(id) .. ':events', more or {}
   said.at, said.kind, said.first, said.count, said.who = now(), kind, first, count, who or ''

@@ -130,7 +130,8 @@ def verification(batch_id: int, name: str, part: int | None = None, what: str = 
 def leased_range(token: str) -> str:
     """Hash: batch, partition, first, count; once leased also worker and slot. Until its last job is committed.
 
-    ``at`` is the job that its holder was at when it renewed, and ``at_since`` since when it is.
+    ``at`` is the job that its holder was at when it renewed, and ``at_since`` since when it is; ``since`` when it was
+    claimed or last committed.
 
     ``base`` attempts were made before the batch was requeued, ``tries`` failed since, ``lost`` were lost with their
     worker: together, plus one, the number of the attempt. ``crashes`` are those of the job at the head; while

@@ -47,12 +47,13 @@ class Lease:
     lost: int = 0
     crashes: int = 0
 
-    def after(self, seconds: float, first: int, count: int) -> "Lease":
-        """The lease as its holder goes on with it, ``seconds`` later."""
-        careful = max(0.0, self.careful - seconds)
-        lost = self.lost if careful else 0
+    def after(self, verdict: "Verdict") -> "Lease":
+        """The lease as its holder goes on with it after a commit of which the ledger has said ``continue``."""
+        lost = self.lost if verdict.careful else 0
         attempt = self.attempt - self.lost + lost
-        return replace(self, first=first, count=count, careful=careful, lost=lost, attempt=attempt)
+        return replace(
+            self, first=verdict.first, count=verdict.count, careful=verdict.careful, lost=lost, attempt=attempt
+        )
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,13 @@ class Slice:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the ledger says to a commit."""
+    """What the ledger says to a commit; for so many ``careful`` seconds the range goes on job by job."""
 
     word: Literal["continue", "released", "done", "shrunk", "stale"]
     ended: bool = False
     first: int = 0
     count: int = 0
+    careful: float = 0.0
     tickets: tuple[str, ...] = ()
 
 
@@ -157,7 +159,8 @@ def commit(
     word = reply[0].decode()
     if word == "stale":
         return Verdict("stale")
-    return Verdict(word, bool(reply[1]), reply[2], reply[3], tuple(token.decode() for token in reply[4:]))
+    _, ended, first, count, careful, *tokens = reply
+    return Verdict(word, bool(ended), first, count, float(careful), tuple(token.decode() for token in tokens))
 
 
 def _work_json(work: Slice) -> str:

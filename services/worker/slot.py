@@ -190,7 +190,7 @@ class Slot:
         if verdict.ended:
             self._close_batch(lease.batch)
         if verdict.word == "continue":
-            return lease.after(work.seconds, verdict.first, verdict.count)
+            return lease.after(verdict)
         return None
 
     def _close_batch(self, batch: int) -> None:

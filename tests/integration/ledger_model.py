@@ -152,10 +152,10 @@ class LedgerModel(RuleBasedStateMachine):
             assert verdict == Verdict("stale")
             self._held_now(lease, None)
         elif span.first != work.first:
-            assert verdict == Verdict("continue", False, span.first, span.count)
+            assert verdict == Verdict("continue", False, span.first, span.count, span.careful)
             self._held_now(lease, replace(lease, first=span.first, count=span.count))
         elif work.done > span.count:
-            assert verdict == Verdict("shrunk", False, span.first, span.count)
+            assert verdict == Verdict("shrunk", False, span.first, span.count, span.careful)
             self._held_now(lease, replace(lease, first=span.first, count=span.count))
         else:
             self._committed(lease, span, work, verdict, give_back)
@@ -165,7 +165,12 @@ class LedgerModel(RuleBasedStateMachine):
         for index, state, value in _results(work):
             model.end(index, state, value)
         left = span.count - work.done
-        careful = max(0.0, span.careful - work.seconds)
+        careful = 0.0
+        if verdict.word in ("continue", "released"):
+            token = verdict.tickets[0] if verdict.word == "released" else lease.token
+            # How long the steps of this test take, nobody knows.
+            careful = float(self.connection.command("HGET", keys.leased_range(token), "careful"))
+            assert 0 <= careful <= max(0.0, span.careful - work.seconds)
         after = replace(
             span, crashes=0 if work.done else span.crashes, careful=careful, lost=span.lost if careful else 0
         )
@@ -181,6 +186,7 @@ class LedgerModel(RuleBasedStateMachine):
             self.waiting[verdict.tickets[0]] = replace(self.waiting[verdict.tickets[0]], crashes=after.crashes)
         else:
             assert (verdict.word, give_back, verdict.first) == ("continue", False, span.first + work.done)
+            assert verdict.careful == careful
             assert not (verdict.tickets and self.waiting), "jobs were cut off though a range waited for the idle"
             self.leased[lease.token] = replace(after, first=verdict.first, count=verdict.count)
             self.expired.discard(lease.token)

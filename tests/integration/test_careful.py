@@ -1,10 +1,13 @@
 """Ranges that were lost with their worker: job by job for a while, until the one that takes workers down is found."""
 
+import dataclasses
+
 import pytest
 
-from common.ledger import Connection, batches, ranges
+from common.ledger import Connection, batches, keys, ranges
 from common.ledger.ranges import MAX_CRASHES
 from common.ledger.table import read, record_dtype
+from services.worker.slot import _continued
 from tests.integration.ledger_support import (
     after,
     assert_consistent,
@@ -24,6 +27,13 @@ def lose(connection: Connection, lease: ranges.Lease, *, careful: float = 2.0) -
     return ranges.reclaim(connection, careful_seconds=careful)
 
 
+def begin(connection: Connection, lease: ranges.Lease, seconds: float) -> None:
+    """Let it be so long ago that the lease was claimed, or last committed."""
+    now, fraction = connection.command("TIME")
+    since = int(now) + int(fraction) / 1e6 - seconds
+    connection.command("HSET", keys.leased_range(lease.token), "since", since)
+
+
 def test_a_lost_range_is_careful_for_the_given_seconds(ledger: Connection) -> None:
     """Its claims say so until its jobs have taken that long; then it is a range like any other."""
     submit(ledger, 100, ranges=[(1, 100)])
@@ -33,10 +43,36 @@ def test_a_lost_range_is_careful_for_the_given_seconds(ledger: Connection) -> No
     lease = take(ledger)
     assert (lease.careful, lease.lost, lease.attempt) == (2.5, 1, 2)
     for left, lost, attempt in ((1.5, 1, 2), (0.5, 1, 2), (0.0, 0, 1)):
+        # A clock that was set back makes no job shorter than it says.
+        begin(ledger, lease, -3600)
         commit(ledger, lease, 1, seconds=1.0, give_back=True)
         assert_consistent(ledger)
         lease = take(ledger)
         assert (lease.careful, lease.lost, lease.attempt) == (left, lost, attempt)
+
+
+def test_the_time_of_the_commits_counts(ledger: Connection) -> None:
+    """Of quick jobs it is nearly all that goes by: the holder is told what is left, and when it is over."""
+    submit(ledger, 100, ranges=[(1, 100)])
+    lose(ledger, take(ledger), careful=3600)
+    lease = take(ledger)
+    begin(ledger, lease, 1900)
+    verdict = commit(ledger, lease, 1, seconds=0.00006)
+    assert 0 < verdict.careful <= 1700
+    lease = _continued(lease, verdict)
+    assert (lease.first, lease.careful, lease.lost, lease.attempt) == (2, verdict.careful, 1, 2)
+    # It counts from the last commit on, and not twice.
+    begun = commit(ledger, lease, 1, seconds=0.00006)
+    assert 0 < begun.careful <= verdict.careful
+    again = commit(ledger, lease, 1, seconds=0.00006)
+    assert again == dataclasses.replace(begun, tickets=()), "the answer to a commit that is sent again"
+    lease = _continued(lease, begun)
+    begin(ledger, lease, 2100)
+    verdict = commit(ledger, lease, 1, seconds=0.00006)
+    assert verdict.careful == 0
+    lease = _continued(lease, verdict)
+    assert (lease.first, lease.careful, lease.lost, lease.attempt) == (4, 0, 0, 1)
+    assert_consistent(ledger)
 
 
 def test_a_range_given_back_in_good_order_is_not_careful(ledger: Connection) -> None:

@@ -8,19 +8,19 @@
 --         retries: [[first, count, tries, delay in s, attempts before these tries, error]], completed: [[first, count]]}
 --       9 most failures kept  10… offset in the segment, records; one pair for each segment
 -- returns {'stale'} when the lease is gone: nothing was written
---         {'shrunk', 0, first, count} when the range has only `count` jobs now: nothing was written, commit only those
---         {verdict, ended, first, count, token…}: verdict 'continue' (go on with first, count), 'released' (rest waits) or
---         'done'; ended 1 when this was the batch's last job; the tokens are ranges to publish
+--         {'shrunk', 0, first, count, careful} when the range has only `count` jobs now: nothing was written, commit only those
+--         {verdict, ended, first, count, careful, token…}: verdict 'continue' (go on with first, count, and for `careful` seconds
+--         job by job), 'released' (rest waits) or 'done'; ended 1 when this was the batch's last job; the tokens are ranges to
+--         publish
 local token, done, seconds, slice = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local range = redis.call('HMGET', KEYS[3], 'batch', 'first', 'count', 'worker')
+local range = redis.call('HMGET', KEYS[3], 'batch', 'first', 'count', 'worker', 'since')
 if not range[1] or not redis.call('ZSCORE', KEYS[1], token) then return {'stale'} end
-local id, first, count = range[1], tonumber(range[2]), tonumber(range[3])
+local id, first, count, like = range[1], tonumber(range[2]), tonumber(range[3]), traits(token)
 -- The answer to the first try of this very commit was lost on the way: it is done, only say so.
-if first ~= tonumber(ARGV[2]) then return {'continue', 0, first, count} end
+if first ~= tonumber(ARGV[2]) then return {'continue', 0, first, count, like.careful} end
 -- The end of the range was given to an idle slot, or cancelled: those jobs are no longer ours.
-if done > count then return {'shrunk', 0, first, count} end
+if done > count then return {'shrunk', 0, first, count, like.careful} end
 local work = cjson.decode(ARGV[8])
-local like = traits(token)
 
 for i = 10, #ARGV, 2 do
   redis.call('SETRANGE', KEYS[6 + (i - 10) / 2], ARGV[i], ARGV[i + 1])
@@ -71,11 +71,11 @@ committing = token
 if enforce_max_fails(id) then
   -- Who commits is at no job.
   stopped(token)
-  return {'done', 1, 0, 0, unpack(tokens)}
+  return {'done', 1, 0, 0, 0, unpack(tokens)}
 end
 if count == 0 then
   settle(id)
-  return {'done', close_if_ended(id), 0, 0, unpack(tokens)}
+  return {'done', close_if_ended(id), 0, 0, 0, unpack(tokens)}
 end
 
 local b = redis.call('HMGET', KEYS[2], 'held', 'throttle', 'RUNNING', 'partition')
@@ -85,8 +85,9 @@ local urgent = #next_range > 0 and tonumber(next_range[2]) < 0
 local other_first = urgent or least and least ~= id and score(least) < score(id)
 local too_many = tonumber(b[2] or '0') > 0 and tonumber(b[3]) > tonumber(b[2])
 if done > 0 then like.crashes = 0 end
--- Jobs that may have been in a lost worker's hands run one by one; then the range is like any other.
-like.careful = math.max(0, tonumber(like.careful) - seconds)
+-- Jobs that may have been in a lost worker's hands run one by one; then the range is like any other. What counts is how long that
+-- has been so: of a short job its commit takes nearly all of the time.
+like.careful = math.max(0, tonumber(like.careful) - math.max(seconds, now() - tonumber(range[5] or now())))
 if like.careful == 0 then like.lost = 0 end
 local keep = ARGV[7] == 'keep'
 if not keep and (ARGV[7] == '1' or other_first or too_many or b[1] == '1') then
@@ -94,7 +95,7 @@ if not keep and (ARGV[7] == '1' or other_first or too_many or b[1] == '1') then
   redis.call('DEL', KEYS[3])
   offer(id, first, count, like)
   settle(id)
-  return {'released', 0, 0, 0, unpack(tokens)}
+  return {'released', 0, 0, 0, 0, unpack(tokens)}
 end
 
 redis.call('HSET', KEYS[3], 'first', first, 'crashes', like.crashes, 'lost', like.lost, 'careful', text(like.careful))
@@ -103,4 +104,4 @@ redis.call('HSET', KEYS[3], 'count', count, 'since', text(now()))
 redis.call('ZADD', KEYS[1], text(now() + tonumber(ARGV[6])), token)
 charge(id, slice)
 settle(id)
-return {'continue', 0, first, count, unpack(tokens)}
+return {'continue', 0, first, count, text(like.careful), unpack(tokens)}

@@ -18,7 +18,7 @@ from common.ledger.table import record_packer
 from common.programs.process import end_group
 from common.settings import Settings
 from common.syncing import sync_filesystem
-from services.worker.board import Board, Progress
+from services.worker.board import Board, Progress, RunningProgram, SlotEntry
 from services.worker.job import limits_of
 from services.worker.slice import summarise
 
@@ -27,27 +27,31 @@ log = structlog.get_logger()
 REASONS = {JobState.TIMEOUT: Reason.TimeLimit, JobState.OUT_OF_MEMORY: Reason.OutOfMemory}
 
 
-def bury(connection: Connection, app: Celery, settings: Settings, board: Board, index: int) -> None:
-    """Close the books of the dead process of slot ``index``.
+def bury(connection: Connection, app: Celery, settings: Settings, board: Board, dead: SlotEntry) -> None:
+    """Close the books of the process that said ``dead`` of its slot; nothing is done when another has its place by now.
 
     Raises :class:`common.errors.BatchSimError`, OSError or kombu's OperationalError; then its lease runs out.
     """
-    end_program(board, index)
-    entry, progress, raw = board.read(index), board.progress(index), board.records(index)
-    held = ranges.lookup(connection, entry.token)
+    program, progress, raw = board.program(dead.index), board.progress(dead.index), board.records(dead.index)
+    texts = board.failures(dead.index)
+    # Last: so all of that is the dead one's, and whatever a successor runs meanwhile is neither ended nor blamed.
+    if board.read(dead.index) != dead:
+        return
+    _end_all(program, progress)
+    held = ranges.lookup(connection, dead.token)
     if held is None:
-        queue.publish(app, ranges.stopped(connection, entry.token))
+        queue.publish(app, ranges.stopped(connection, dead.token))
         return
     spec = batches.view(connection, held.batch).spec
-    lease = Lease(entry.token, held.batch, held.first, held.count, progress.attempt, progress.tries)
+    lease = Lease(dead.token, held.batch, held.first, held.count, progress.attempt, progress.tries)
     in_slice = progress.record_size > 0
     # Packed results were in the dead process's memory; a file's data is in the kernel's.
     if in_slice and progress.done and spec.output_mode == "files" and progress.first == held.first:
-        _commit(connection, app, settings, spec, lease, progress, raw, board.failures(index))
+        _commit(connection, app, settings, spec, lease, progress, raw, texts)
     struck = bool(in_slice and progress.since) and _strike(connection, app, spec, lease, progress)
     if not struck:
         # It was at no job, or at one that had been taken out of its range.
-        queue.publish(app, ranges.reclaim(connection, [entry.token], crashed=False))
+        queue.publish(app, ranges.reclaim(connection, [dead.token], crashed=False))
 
 
 def end_program(board: Board, index: int) -> None:
@@ -55,7 +59,11 @@ def end_program(board: Board, index: int) -> None:
 
     Where the kernel does not end a child with its parent, that one would go on, and write where the next one writes.
     """
-    for pid in (board.program(index).group, board.progress(index).runner):
+    _end_all(board.program(index), board.progress(index))
+
+
+def _end_all(program: RunningProgram, progress: Progress) -> None:
+    for pid in (program.group, progress.runner):
         if pid:
             end_group(pid)
 

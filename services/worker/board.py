@@ -122,6 +122,8 @@ class Board:
     def write(self, index: int, pid: int, token: str = "") -> None:
         """Say what slot ``index`` holds; it is in no slice. One writer per entry."""
         raw, offset = token.encode(), self._offset(index)
+        # First: who reads the others' words, and then finds them still named here, has none of ours among them.
+        _ENTRY.pack_into(self._map, offset, pid, 0, b"")
         _SLICE.pack_into(self._map, offset + _ENTRY.size, 0, 0, 0, 0, 0.0, 0)
         _PROGRESS.pack_into(self._map, offset + _ENTRY.size + _SLICE.size, 0, 0.0)
         self.note_runner(index, 0)

@@ -221,7 +221,7 @@ class Keeper:
         self._dead_since = {entry: self._dead_since.get(entry, now) for entry in dead}
         for entry in dead:
             if now - self._dead_since[entry] >= SUCCESSOR_SECONDS:
-                bury(self._connection, self._app, self._settings, self._board, entry.index)
+                bury(self._connection, self._app, self._settings, self._board, entry)
                 if self._board.read(entry.index) == entry:
                     self._board.write(entry.index, 0)
 

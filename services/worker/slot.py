@@ -20,7 +20,7 @@ from common.settings import Settings
 from common.simulations import registry
 from services.worker import storage
 from services.worker.aftermath import bury
-from services.worker.board import AWAITING_STORAGE, FINISHING, VERIFYING, Board
+from services.worker.board import AWAITING_STORAGE, FINISHING, VERIFYING, Board, SlotEntry
 from services.worker.guard import Guard
 from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob, limits_of
@@ -112,7 +112,7 @@ class Slot:
                     raise InvalidInput("what it runs has changed meanwhile", field="program")
                 self._note_differences(job)
             except ProcessDied:
-                self._bury()
+                self._bury(self._board.read(self._index))
                 return True
             except InvalidInput as error:
                 # Its file has changed since the claim, which from now on passes over it here.
@@ -284,13 +284,14 @@ class Slot:
 
     def _recover_predecessor(self) -> None:
         """The process that had this slot before died: commit what it had done, and see to the job it died with."""
-        if self._board.read(self._index).token:
-            self._bury()
+        before = self._board.read(self._index)
+        if before.token:
+            self._bury(before)
         self._board.write(self._index, os.getpid())
 
-    def _bury(self) -> None:
+    def _bury(self, dead: SlotEntry) -> None:
         try:
-            bury(self._connection, self._app, self._settings, self._board, self._index)
+            bury(self._connection, self._app, self._settings, self._board, dead)
         except (BatchSimError, OperationalError, OSError) as error:
             # The lease runs out, and the range is offered again then.
             log.warning("slot.not_buried", error=str(error))

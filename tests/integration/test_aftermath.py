@@ -56,7 +56,7 @@ class Dead:
         """Its main process, or its successor, sees to it; it was killed at a limit, or died by itself."""
         self._board.note_end(0, ended_as)
         self._board.note_exit(0, -9)
-        bury(self._ledger, self._app, self._settings, self._board, 0)
+        bury(self._ledger, self._app, self._settings, self._board, self._board.read(0))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,16 @@ import pytest
 
 from common import queue
 from common.batch import JobState
-from common.ledger import Connection, workers
+from common.ledger import Connection, batches, keys, workers
+from common.ledger.ranges import Lease
 from common.settings import Settings
+from services.worker import aftermath
 from services.worker.board import Board
 from services.worker.guard import Guard, Limits
-from services.worker.keeper import SUSPENDED_SECONDS, Keeper
+from services.worker.keeper import SUCCESSOR_SECONDS, SUSPENDED_SECONDS, Keeper
 from services.worker.slice import run_slice
 from tests.conftest import RedisServer
+from tests.integration.ledger_support import assert_consistent, submit, take
 from tests.support import wait_for
 from tests.unit.test_slice import FakeJob
 
@@ -114,4 +118,54 @@ def test_no_limit_runs_while_the_volume_hangs(keeper: Keeper, tmp_path: Path, mo
     finally:
         slot.kill()
         slot.join()
+        board.close()
+
+
+def works(board: Board, index: int, pid: int, lease: Lease) -> None:
+    """What a slot says that is at the first job of its range."""
+    board.write(index, pid, lease.token)
+    board.recorder(index).begin(lease.first, 44, 1, 0)
+    board.recorder(index).start(time.monotonic())
+
+
+def test_a_successor_that_comes_late_is_left_alone(
+    connection: Connection, redis_url: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one slot of two that died is buried, the other's successor comes, and runs a program by then."""
+    spec = submit(connection, 20, ranges=[(1, 10), (11, 10)])
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    board = Board.create(tmp_path / "two", 2)
+    settings = Settings(redis_url=redis_url, output_dir=root)
+    keeper = Keeper(settings, queue.make_app(redis_url), board, "w", tmp_path / "status.json")
+    for index in (0, 1):
+        works(board, index, gone.pid, take(connection))
+    successor = subprocess.Popen(["sleep", "3600"])
+    program = subprocess.Popen(["sleep", "3600"], process_group=0)
+    held: list[Lease] = []
+
+    def bury(*given: object) -> None:
+        *others, first = given
+        aftermath.bury(*given)  # type: ignore[arg-type]
+        if not held:
+            second = board.read(1 - first.index)  # type: ignore[attr-defined]
+            aftermath.bury(*others, second)  # type: ignore[arg-type]
+            held.append(take(connection))
+            works(board, second.index, successor.pid, held[0])
+            board.recorder(second.index).program_began(program.pid, 0)
+
+    monkeypatch.setattr("services.worker.keeper.bury", bury)
+    try:
+        keeper._offer_dead(0.0)
+        assert not held
+        keeper._offer_dead(SUCCESSOR_SECONDS)
+        assert connection.command("ZSCORE", keys.LEASES, held[0].token) is not None
+        assert batches.view(connection, spec.id).crashes == 2, "those of the two that died"
+        # A signal that was sent to it would be there by now.
+        assert program.poll() is None
+        assert_consistent(connection)
+    finally:
+        for process in (program, successor):
+            process.kill()
+            process.wait()
         board.close()

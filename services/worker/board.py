@@ -43,7 +43,10 @@ _TEXTS_AT = _RECORDS_AT + RECORD_BYTES
 _TEXTS_TAKEN = struct.Struct("<I")
 _TEXT = struct.Struct("<QH")
 TEXT_BYTES = 2**18
-_SLOT_BYTES = _TEXTS_AT + _TEXTS_TAKEN.size + TEXT_BYTES
+# How many tickets the slot has taken, whoever it was.
+_TICKETS_AT = _TEXTS_AT + _TEXTS_TAKEN.size + TEXT_BYTES
+_TICKETS = struct.Struct("<Q")
+_SLOT_BYTES = _TICKETS_AT + _TICKETS.size
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,14 @@ class Board:
         """Say with which exit code slot ``index`` ended; negative: minus the signal."""
         struct.pack_into("<h", self._map, self._offset(index) + _END_AT + 1, code)
 
+    def note_ticket(self, index: int) -> None:
+        """Say that slot ``index`` has taken one more ticket, whether or not anything waits for it."""
+        _TICKETS.pack_into(self._map, self._offset(index) + _TICKETS_AT, self._tickets(index) + 1)
+
+    def tickets(self) -> int:
+        """How many tickets the slots have taken."""
+        return sum(self._tickets(index) for index in range(self.slots))
+
     def program(self, index: int) -> RunningProgram:
         """The program that slot ``index`` runs."""
         group, limit_kb, killed = _PROGRAM.unpack_from(self._map, self._offset(index) + _PROGRAM_AT)
@@ -196,6 +207,9 @@ class Board:
     def close(self) -> None:
         """Unmap the board; the file stays."""
         self._map.close()
+
+    def _tickets(self, index: int) -> int:
+        return int(_TICKETS.unpack_from(self._map, self._offset(index) + _TICKETS_AT)[0])
 
     def _offset(self, index: int) -> int:
         return _HEADER_BYTES + index % self.slots * _SLOT_BYTES

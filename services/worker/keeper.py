@@ -44,7 +44,7 @@ SUCCESSOR_SECONDS = 3.0
 KILLED_SECONDS = 0.05
 # What a job's own interpreter may grow by beside its data.
 RSS_SLACK_KB = 16 * 1024
-# A worker that finds tickets in the queue and idle slots at home for so long does not consume.
+# A worker that finds tickets in the queue and idle slots at home for so long, and takes none, does not consume.
 SILENT_SECONDS = 20.0
 # Celery's loop ticks four times a second; it may reconnect for up to 30 s.
 LOOP_STALL_SECONDS = 60.0
@@ -81,6 +81,7 @@ class Keeper:
         self._stopped = threading.Event()
         self._renewed = self._beaten = 0.0
         self._consuming_at = self.loop_seen = self._stepped = self._in_touch_at = _clock()
+        self._taken = 0
         self._drain_deadline: float | None = None
         self._lost_since: dict[str, float] = {}
         self._dead_since: dict[SlotEntry, float] = {}
@@ -251,7 +252,7 @@ class Keeper:
             end_program(self._board, entry.index)
 
     def _watch_loop(self, now: float) -> None:
-        """Alive but silent: the loop stands, or all slots idle beside a full queue. Ends the process then.
+        """Alive but silent: the loop stands, or all slots idle beside a full queue, untouched. Ends the process then.
 
         While a slot is at work the worker is left alone: ending it would cost that job; and while Redis is away, since
         the loop stands still then.
@@ -261,8 +262,9 @@ class Keeper:
         idle = not any(entry.token for entry in self._board.entries())
         names = [queue.queue_name(partition) for partition in self._partitions]
         queued = sum(self._connection.many([("LLEN", name) for name in names])) if idle else 0
-        if not (idle and queued):
-            self._consuming_at = now
+        taken = self._board.tickets()
+        if not (idle and queued) or taken != self._taken:
+            self._consuming_at, self._taken = now, taken
         if now - self._consuming_at > SILENT_SECONDS or now - self.loop_seen > LOOP_STALL_SECONDS:
             log.error("worker.silent", queued=queued, loop_seconds=round(now - self.loop_seen, 1))
             os._exit(EXIT_SILENT)

@@ -63,6 +63,8 @@ class Slot:
         """Take the range that this ticket stands for, if one still waits, and work on it as long as it is our turn."""
         # Here, because the pool has set a SIGUSR1 of its own since this object was made.
         self._guard.install()
+        # Of a stale one nobody would see that it was taken, and a queue full of them is drained for minutes.
+        self._board.note_ticket(self._index)
         since = time.monotonic()
         try:
             lease, cut_off = self._persist(lambda: self._claim((batch, token), partition))

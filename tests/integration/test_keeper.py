@@ -14,14 +14,14 @@ import pytest
 from common import queue
 from common.batch import JobState
 from common.ledger import Connection, batches, keys, workers
-from common.ledger.ranges import Lease
+from common.ledger.ranges import Lease, Ticket
 from common.settings import Settings
 from services.worker import aftermath
 from services.worker.board import Board
 from services.worker.guard import Guard, Limits
-from services.worker.keeper import SUCCESSOR_SECONDS, SUSPENDED_SECONDS, Keeper
+from services.worker.keeper import EXIT_SILENT, SILENT_SECONDS, SUCCESSOR_SECONDS, SUSPENDED_SECONDS, Keeper
 from services.worker.slice import run_slice
-from tests.conftest import RedisServer
+from tests.conftest import RedisServer, StartWorker
 from tests.integration.ledger_support import assert_consistent, submit, take
 from tests.support import wait_for
 from tests.unit.test_slice import FakeJob
@@ -169,3 +169,37 @@ def test_a_successor_that_comes_late_is_left_alone(
             process.kill()
             process.wait()
         board.close()
+
+
+def test_whoever_takes_stale_tickets_is_not_silent(
+    keeper: Keeper, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are left; one that takes none for so long ends itself."""
+    board, now = Board(tmp_path / "board", 1), keeper.loop_seen
+    connection.command("LPUSH", queue.queue_name("default"), "a ticket")
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    def watch(later: float) -> None:
+        keeper.loop_seen = keeper._in_touch_at = now + later
+        keeper._watch_loop(now + later)
+
+    monkeypatch.setattr("services.worker.keeper.os._exit", end)
+    for look in (1, 2, 3):
+        board.note_ticket(0)
+        watch(look * (SILENT_SECONDS + 1))
+    with pytest.raises(SystemExit) as ended:
+        watch(4 * (SILENT_SECONDS + 1))
+    assert ended.value.code == EXIT_SILENT
+    board.close()
+
+
+def test_a_slot_says_which_tickets_it_takes(connection: Connection, redis_url: str, worker: StartWorker) -> None:
+    """Also those for which nothing waits any more."""
+    started = worker(slots=1)
+    board = Board(next(started.log.parent.glob("batchsim-worker-*/board")), 1)
+    assert board.tickets() == 0
+    queue.publish(queue.make_app(redis_url), [Ticket(1, f"1-x-{number}", 1, 1) for number in range(5)])
+    wait_for(lambda: board.tickets() == 5, what="the tickets", state=started.text)
+    board.close()

@@ -58,6 +58,10 @@ class BrokerUnavailable(BatchSimError):
     retryable = True
 
 
+class LedgerFault(BatchSimError):
+    """A script of the ledger ended with an error: a defect of ours, which trying again does not mend."""
+
+
 class LedgerIncomplete(BatchSimError):
     """Redis was emptied, and what is asked for is on the volume, to be rebuilt from there."""
 

@@ -210,7 +210,7 @@ def _history(connection: Connection, batch_id: int, index: int, state: JobState)
             error = event["errors"].get(str(index), "")
             who = (f" ({event['reason']})" if event["reason"] else "") + (f": {error}" if error else "")
         kind = event["kind"].strip() + (" while it ran" if index in event.get("ran", ()) else "")
-        if kind == "worker lost" and index > event["first"]:
+        if kind in ("worker lost", "slot failed") and index > event["first"]:
             # Which of its jobs it had done and not committed, nobody knows.
             kind += f" that was at job {event['first']:,} or later, and may not have come to this one"
         found.append(f"{time_text(event['at'])} {kind}{who}")

@@ -1,6 +1,14 @@
 """What people read of a batch in several places, said in one: by ``run``, ``watch`` and ``explain``. Of no library."""
 
 
+def valid_text(text: str) -> str:
+    """The text as any reader of UTF-8 takes it: what is no character is written as its escape.
+
+    Such are the bytes of a file's name that is not UTF-8, and halves of surrogate pairs. Redis's JSON refuses them.
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
 def jobs_text(count: int) -> str:
     """``1 job``, ``1,000 jobs``."""
     return "1 job" if count == 1 else f"{count:,} jobs"

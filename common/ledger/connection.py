@@ -9,19 +9,23 @@ from typing import Any
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
-from common.errors import BrokerUnavailable
+from common.errors import BrokerUnavailable, LedgerFault
 from common.ledger.keys import PREFIX
 
 SCRIPTS = Path(__file__).with_name("scripts")
+# What Redis names its place with when a script ends with an error.
+_IN_A_SCRIPT = "user_script"
+# What a script ends with when not it but Redis is to blame, for the time being; redis-py has no class for these.
+_PASSING = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE")
 
 
 class Connection:
     """A pool of connections to one Redis; every command's error comes out as :class:`BrokerUnavailable`.
 
-    Opens nothing until its first command.
+    But for a script's own error, which is a :class:`LedgerFault`. Opens nothing until its first command.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float = 5.0, retries: int = 3) -> None:
@@ -73,7 +77,16 @@ def translated() -> Iterator[None]:
     except RedisConnectionError as error:
         raise BrokerUnavailable(f"Redis does not answer: {error}") from error
     except RedisError as error:
+        if _is_fault(error):
+            raise LedgerFault(f"A script of the ledger failed: {error}") from error
         raise BrokerUnavailable(f"Redis answers with an error: {error}") from error
+
+
+def _is_fault(error: RedisError) -> bool:
+    """Whether a script ended by an error of its own, which it would meet again."""
+    # Its subclasses are what Redis says of itself: out of memory, a replica, loading.
+    said = str(error)
+    return type(error) is ResponseError and _IN_A_SCRIPT in said and not said.startswith(_PASSING)
 
 
 @cache

@@ -209,17 +209,23 @@ def stopped(connection: Connection, token: str) -> list[Ticket]:
 
 
 def reclaim(
-    connection: Connection, tokens: Sequence[str] = (), *, crashed: bool = True, careful_seconds: float = 2.0
+    connection: Connection,
+    tokens: Sequence[str] = (),
+    *,
+    crashed: bool = True,
+    careful_seconds: float = 2.0,
+    fault: str = "",
 ) -> list[Ticket]:
     """Offer leased ranges again: the given ones, or all whose lease ran out. Returns what is to be published.
 
     With ``crashed`` they were lost with their worker: then the first ``careful_seconds`` of each run job by job, so
-    that a job that takes its worker down is found, and FAILED when it has done so too often.
+    that a job that takes its worker down is found, and FAILED when it has done so too often. A ``fault`` says why the
+    holder, which is there still, could not go on: then that is what is told of it.
     """
     # The rest of a record's head: exit, slot, signal, reason; the script puts state and attempt before it.
     rest = bytes([0, 0, 0, 0, 0, Reason.CrashLimit])
     reply = connection.run(
-        "reclaim", [keys.LEASES], [int(crashed), careful_seconds, MAX_CRASHES, rest, MAX_FAILURES_KEPT, *tokens]
+        "reclaim", [keys.LEASES], [int(crashed), careful_seconds, MAX_CRASHES, rest, MAX_FAILURES_KEPT, fault, *tokens]
     )
     return tickets(connection, reply)
 

@@ -7,16 +7,32 @@ from flask import request
 from werkzeug.exceptions import BadRequest
 
 from common.errors import InvalidInput
+from common.wording import valid_text
 
 
 def json_body() -> Any:
     """The request's body, read as JSON; what cannot be read so is the client's error, however it was made."""
     try:
-        return request.get_json()
+        body = request.get_json()
+        for name, value in body.items() if isinstance(body, dict) else [("body", body)]:
+            refuse_invalid_text({name: value}, name)
+        return body
     except RecursionError:
         raise InvalidInput("The body is nested too deeply", field="body") from None
     except BadRequest:
         raise InvalidInput(f"The body is not valid JSON: {_fault(request.get_data())}", field="body") from None
+
+
+def refuse_invalid_text(value: Any, field: str) -> None:
+    """Raise :class:`InvalidInput` when a text within ``value`` is none: JSON can name half of a surrogate pair.
+
+    No file could hold it, no program could be given it.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        field, half = valid_text(field), valid_text(error.object[error.start])
+        raise InvalidInput(f"{field} has a text with {half} in it, which is half of a character", field=field) from None
 
 
 def _fault(body: bytes) -> str:

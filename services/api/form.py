@@ -14,6 +14,7 @@ from common.simulations import registry
 from common.simulations.declare import Simulation
 from common.simulations.described import Described, describe
 from common.spelling import Kind, parse_values
+from services.api.body import refuse_invalid_text
 from services.api.state import state
 
 blueprint = Blueprint("form", __name__)
@@ -111,9 +112,11 @@ def _values(field: Field, text: str) -> list[Any]:
     if field.kind is Kind.TEXT:
         return [text]
     try:
-        return parse_values(text, field.kind)
+        values = parse_values(text, field.kind)
     except ValueError as error:
         raise InvalidInput(f"{field.name}: {error}", field=field.name) from None
+    refuse_invalid_text(values, field.name)
+    return values
 
 
 def _whole(form: Mapping[str, str], name: str) -> int | None:

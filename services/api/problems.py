@@ -27,6 +27,8 @@ def problem(status: int, title: str, detail: str, **more: Any) -> Response:
 
 
 def _ours(error: BatchSimError) -> Response:
+    if error.status == 500:
+        log.error("request.failed", path=request.path, exc_info=error)
     response = problem(error.status, error.title, error.message, field=error.field)
     if error.retryable:
         response.headers["Retry-After"] = "2"

@@ -14,6 +14,7 @@ from common.programs.failure import ProgramFailed
 from common.returned import WrongResult
 from common.simulations.reasons import without_modules
 from common.simulations.registry import BUILT_IN
+from common.wording import valid_text
 from services.worker.guard import Guard, Limits, TimeLimitReached
 
 MAX_ERROR_CHARACTERS = 4000
@@ -29,7 +30,7 @@ _LIBRARIES = tuple(f"{place}/" for name, place in sysconfig.get_paths().items() 
 def failure_text(error: BaseException, limits: Limits) -> str:
     """What people read of a job's failure; the end of it, when that is very long."""
     if isinstance(error, _PLAIN):
-        return str(error)[-MAX_ERROR_CHARACTERS:]
+        return valid_text(str(error))[-MAX_ERROR_CHARACTERS:]
     limit = _limit_reached(error, limits)
     own = _without_our_lead(error.__traceback__)
     if limit and own is None:
@@ -45,7 +46,7 @@ def failure_text(error: BaseException, limits: Limits) -> str:
     account = (limit or _shortened(named)) + _place(own)
     if [f"{named}\n"] == last and (len(named) <= MOST_LINE_CHARACTERS if not limit else named.isidentifier()):
         text = text.removesuffix(last[0])
-    return f"{text}{account}\n"[-MAX_ERROR_CHARACTERS:]
+    return valid_text(f"{text}{account}\n")[-MAX_ERROR_CHARACTERS:]
 
 
 def _limit_reached(error: BaseException, limits: Limits) -> str:

@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError
 
 from common import queue, recovery
 from common.batch import JobState
-from common.errors import BatchSimError, BrokerUnavailable
+from common.errors import BatchSimError
 from common.ledger import Connection, ranges, workers
 from common.ledger.workers import HEARTBEAT_SECONDS, WorkerInfo
 from common.programs.memory import group_kb, status_kb
@@ -101,7 +101,7 @@ class Keeper:
         self._kill_slots([entry for entry in self._board.entries() if self._board.program(entry.index).group])
         try:
             workers.sign_off(self._connection, self._worker)
-        except BrokerUnavailable as error:
+        except BatchSimError as error:
             log.warning("worker.sign_off_failed", error=str(error))
 
     def drain(self) -> None:
@@ -235,7 +235,7 @@ class Keeper:
             )
             queue.publish(self._app, tickets)
             workers.sign_off(self._connection, self._worker)
-        except (BrokerUnavailable, OperationalError) as error:
+        except (BatchSimError, OperationalError) as error:
             log.warning("shutdown.offer_failed", error=str(error))
         log.warning("shutdown.grace_over", ranges=len(entries))
         self._kill_slots(self._board.entries())

@@ -16,6 +16,7 @@ from common.estimates import DEFAULT_CONFIDENCE, QUANTILES, SCALARS, describe_po
 from common.ledger import Connection
 from common.suspicion import Inspection
 from common.sweep import Sweep
+from common.wording import valid_text
 
 _NOT_FINITE = {str(value): value for value in (math.inf, -math.inf, math.nan)}
 
@@ -78,7 +79,7 @@ def _column(values: list[Any]) -> Any:
     try:
         return pa.array(values)
     except (OverflowError, ValueError):
-        return pa.array([str(value).encode(errors="backslashreplace").decode() for value in values])
+        return pa.array([valid_text(str(value)) for value in values])
 
 
 def has_points(spec: BatchSpec) -> bool:

@@ -18,9 +18,11 @@ from common.ledger.ranges import Lease, Slice, Ticket, Verdict
 from common.ledger.verifications import Part
 from common.settings import Settings
 from common.simulations import registry
+from common.wording import valid_text
 from services.worker import storage
 from services.worker.aftermath import bury
 from services.worker.board import AWAITING_STORAGE, FINISHING, VERIFYING, Board, SlotEntry
+from services.worker.failure import MOST_LINE_CHARACTERS
 from services.worker.guard import Guard
 from services.worker.isolation import Isolation, ProcessDied
 from services.worker.job import BatchJob, limits_of
@@ -80,12 +82,13 @@ class Slot:
                 lease, cut_off = self._persist(lambda: self._claim(None, partition))
         except Draining:
             log.warning("range.left", batch=batch, token=token)
-        except Exception:
-            # A defect of ours: let the range be offered again now, and not when its lease has run out.
+        except Exception as error:
+            # A defect of ours: let the range be offered again now, and not when its lease has run out. As one that was
+            # lost: job by job, so that one whose result the ledger cannot take is found, and ends.
             log.exception("slot.failed", batch=batch)
             held = self._board.read(self._index)
             if held.has_range:
-                self._publish_all(ranges.reclaim(self._connection, [held.token]))
+                self._publish_all(ranges.reclaim(self._connection, [held.token], fault=_fault(error)))
         finally:
             self._board.write(self._index, os.getpid())
 
@@ -297,3 +300,9 @@ class Slot:
         except (BatchSimError, OperationalError, OSError) as error:
             # The lease runs out, and the range is offered again then.
             log.warning("slot.not_buried", error=str(error))
+
+
+def _fault(error: Exception) -> str:
+    """What people read of a defect of ours that ended a slice, in one line."""
+    lines = str(error).strip().splitlines() or [""]
+    return valid_text(f"{type(error).__name__}: {lines[-1]}")[:MOST_LINE_CHARACTERS]

@@ -126,6 +126,14 @@ def test_what_is_wrong_comes_back(own: FlaskClient, connection: Connection, give
     assert batches.all_ids(connection) == []
 
 
+def test_half_a_character_comes_back(own: FlaskClient, connection: Connection) -> None:
+    """What is typed as JSON can name it."""
+    answer = own.post("/submit/own", data={"param:needed": "3", "param:weights": r'["\ud800"]'})
+    assert answer.status_code == 400
+    assert r"weights has a text with \ud800 in it, which is half of a character" in answer.text
+    assert batches.all_ids(connection) == []
+
+
 def test_other_sites_cannot_submit(client: FlaskClient, connection: Connection) -> None:
     answer = client.post("/submit/random_numbers", data={"jobs": "7"}, headers={"Sec-Fetch-Site": "cross-site"})
     assert_problem(answer, 403)

@@ -80,7 +80,7 @@ def test_submit(
         ({"jobs": 5, "job": 5}, "job"),
         ({"jobs": 5, "startup": True}, "startup"),
         ({"jobs": 5, "": 1}, ""),
-        ({"jobs": 5, "\ud800": 1}, "\ud800"),
+        ({"jobs": 5, "\ud800": 1}, r"\ud800"),
         ([], "body"),
         ([{"jobs": 5}], "body"),
         ("jobs", "body"),
@@ -139,6 +139,22 @@ def test_where_a_body_is_not_json(client: FlaskClient, path: str, data: bytes, s
     """What is wrong, with line and column, wherever JSON is sent."""
     problem = assert_problem(client.post(path, data=data, content_type="application/json"), 400, "body")
     assert problem["detail"] == f"The body is not valid JSON: {said}"
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        (rb'{"jobs": 5, "parameters": {"k": ["\ud800"]}}', "parameters"),
+        (rb'{"jobs": 5, "simulation": "\udcff"}', "simulation"),
+        (rb'{"jobs": 5, "\ud800": 1}', r"\ud800"),
+        (rb'["\ud800"]', "body"),
+    ],
+)
+def test_half_a_character_is_no_text(client: FlaskClient, connection: Connection, data: bytes, field: str) -> None:
+    """JSON can name it, and neither a file nor a program could hold it."""
+    problem = assert_problem(client.post("/batches", data=data, content_type="application/json"), 400, field)
+    assert "which is half of a character" in problem["detail"]
+    assert dump(connection) == {}
 
 
 def keyed(client: FlaskClient, key: str, **body: object) -> TestResponse:

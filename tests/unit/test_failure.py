@@ -183,6 +183,14 @@ def test_our_own_errors_are_their_message(error: Exception) -> None:
     assert failure_text(error, Limits()) == str(error)
 
 
+@pytest.mark.parametrize("error", [ProgramFailed("/a/caf\udce9"), ValueError("/a/caf\udce9")])
+def test_what_is_no_character_is_written_as_its_escape(error: Exception) -> None:
+    """A file's name need not be UTF-8, and what keeps the text must be."""
+    text = failure_text(error, Limits())
+    assert r"/a/caf\udce9" in text
+    text.encode()
+
+
 def test_a_program_at_its_time_limit() -> None:
     """Only our code was at work."""
     error = TimeLimitReached()

@@ -2,9 +2,12 @@
 
 import os
 import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from common.batch import BatchSpec
 from common.programs.process import Watch
@@ -41,17 +44,18 @@ class Jobs:
             return
         self._pause_seconds = spec.job_seconds
         self._streams = Streams(spec.seed)
-        self._function = found.function
         self._read = Returned(spec.simulation, {name: found.outputs.get(name, float) for name in spec.outputs}).read
         # Of a job in which this process itself runs; to look for it at each of ours would cost as much as a small job.
         os.environ.pop(ATTEMPT, None)
         self._sweep = Sweep.from_dict(spec.sweep) if spec.sweep else None
         if self._sweep is None:
-            self._fixed = found.check(spec.parameters)
+            self._call = _with_parameters(found.function, found.check(spec.parameters))
         else:
-            sweep = self._sweep
+            sweep, function = self._sweep, found.function
             # The jobs of a point are neighbours, so the last one is nearly always the one that is asked for.
-            self._at = lru_cache(64)(lambda point: found.check({**spec.parameters, **sweep.parameters(point)}))
+            self._at = lru_cache(64)(
+                lambda point: _with_parameters(function, found.check({**spec.parameters, **sweep.parameters(point)}))
+            )
 
     def result(self, index: int, attempt: int = 1) -> tuple[bytes, tuple[float, ...]]:
         """Run job ``index``; returns its CSV file's bytes and its numeric outputs.
@@ -66,10 +70,9 @@ class Jobs:
         sweep = self._sweep
         try:
             if sweep is None:
-                result = self._function(self._streams.generator(index), **self._fixed)
+                result = self._call(self._streams.generator(index))
             else:
-                parameters = self._at(sweep.point(index))
-                result = self._function(self._streams.generator(sweep.stream(index)), **parameters)
+                result = self._at(sweep.point(index))(self._streams.generator(sweep.stream(index)))
         finally:
             if attempt != 1:
                 os.environ.pop(ATTEMPT, None)
@@ -79,3 +82,22 @@ class Jobs:
         """Give back what programs needed; a function needs nothing."""
         if self.programs is not None:
             self.programs.close()
+
+
+def _with_parameters(function: Callable[..., Any], parameters: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """The function of the generator alone.
+
+    Each call gets a copy of what can be changed: what one job did to a list would reach the next one in its slot, and
+    none in another.
+    """
+    own = {name: value for name, value in parameters.items() if _changes(value)}
+    plain = partial(function, **{name: value for name, value in parameters.items() if name not in own})
+    return (lambda rng: plain(rng, **deepcopy(own))) if own else plain
+
+
+def _changes(value: Any) -> bool:
+    """Whether a job could change it: of other values ``deepcopy`` makes no second one."""
+    try:
+        return deepcopy(value) is not value
+    except Exception:  # noqa: BLE001 - what cannot be copied, such as a lock that a validator made, stays one for all
+        return False

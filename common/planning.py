@@ -1,11 +1,10 @@
 """What a submit asks for, checked against what it runs, before anything is made: how many jobs, and with what."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import to_jsonable_python
 
 from common.errors import InvalidInput
 from common.options import Options, read_options
@@ -94,9 +93,9 @@ def defaults(fields: Mapping[str, Any], simulation: Simulation) -> dict[str, Any
     if sweep and sweep.mode == "points":
         points = sweep.points
     for point in points:
-        if not simulation.parameters.model_fields.keys() <= {*given, *point, *found}:
+        if not {*given, *point, *found}.issuperset(simulation.names):
             found |= {
-                name: json.loads(to_json(as_json(value), inf_nan_mode="strings", bytes_mode="base64", fallback=_kind))
+                name: as_json(to_jsonable_python(value, bytes_mode="base64", fallback=_kind))
                 for name, value in simulation.check_each({**given, **point}).items()
                 if name not in given and name not in point
             }

@@ -14,7 +14,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -22,6 +22,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from common.errors import InvalidInput
 from common.programs.program import Program
@@ -64,10 +65,15 @@ class Simulation:
         """The parameters as a pydantic model; of a function from the keyword-only arguments of the signature."""
         if self.model is not None:
             return self.model
-        return create_model(self.name, __config__=CONFIG, **self.fields())
+        return model_of(self.name, self.fields())
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What the declared parameters are called, in their order."""
+        return tuple(each.alias or name for name, each in self.parameters.model_fields.items())
 
     def fields(self) -> dict[str, Any]:
-        """Of a function: each parameter's type and default, as pydantic's ``create_model`` takes them.
+        """Of a function: each parameter's type and default, as :func:`model_of` takes them.
 
         Raises :class:`DeclarationError` for one that can be given without its name.
         """
@@ -116,21 +122,28 @@ class Simulation:
     def check_each(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """As :meth:`check`, of each parameter by itself."""
         try:
-            return self.parameters.model_validate(dict(values)).model_dump()
+            found = self.parameters.model_validate(dict(values))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = str(first["loc"][0])[:100] if first["loc"] else "parameters"
-            if first["type"] == "extra_forbidden":
-                known = ", ".join(self.parameters.model_fields) or "none"
-                raise InvalidInput(
-                    f"{name} is not a parameter of {self.name}; there are: {known}", field=name
-                ) from None
-            if first["type"] == "missing":
-                raise InvalidInput(f"{name} is missing: {self.name} has no default for it", field=name) from None
-            reason = first["msg"].removeprefix("Value error, ")
-            raise InvalidInput(
-                f"{name} is {first['input']!r:.80}: {reason[0].lower()}{reason[1:]}", field=name
-            ) from None
+            raise self._refusal(values, error) from None
+        # Not its dump, in which a dataclass would be a dict.
+        declared = zip(self.names, (getattr(found, name) for name in type(found).model_fields), strict=True)
+        return dict(declared) | (found.model_extra or {})
+
+    def _refusal(self, values: Mapping[str, Any], error: ValidationError) -> InvalidInput:
+        """What is wrong first."""
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])[:100] if first["loc"] else "parameters"
+        within = ".".join([name, *map(str, first["loc"][1:])])[:200]
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = ", ".join(self.names) or "none"
+            if within == name:
+                return InvalidInput(f"{name} is not a parameter of {self.name}; there are: {known}", field=name)
+            return InvalidInput(f"{within} is not a field of {name}", field=name)
+        if first["type"] == "missing":
+            return InvalidInput(f"{within} is missing: {self.name} has no default for it", field=name)
+        reason = first["msg"].removeprefix("Value error, ")
+        shown = within if _is_there(values, first["loc"]) else name
+        return InvalidInput(f"{shown} is {first['input']!r:.80}: {reason[0].lower()}{reason[1:]}", field=name)
 
 
 def simulation(*, outputs: Mapping[str, type], name: str = "", check: Check | None = None) -> Callable[[F], F]:
@@ -165,6 +178,17 @@ def simulation(*, outputs: Mapping[str, type], name: str = "", check: Check | No
     return declare
 
 
+def model_of(name: str, fields: Mapping[str, tuple[Any, Any]], config: ConfigDict = CONFIG) -> type[BaseModel]:
+    """A model of parameters of these names, each with its type and default as pydantic's ``create_model`` takes them.
+
+    Their names are aliases of others: ``copy`` or ``model_dump`` would stand in the way of the model's own.
+    """
+    named: dict[str, Any] = {
+        f"p_{number}": _called(each, *field_) for number, (each, field_) in enumerate(fields.items())
+    }
+    return create_model(name, __config__=config, **named)
+
+
 def no_function(*_: object, **__: object) -> NoReturn:
     """What a program has in a function's place."""
     raise TypeError("this is a program, and no function")
@@ -192,6 +216,26 @@ def _field(parameter: inspect.Parameter) -> tuple[Any, Any]:
     return kind, ... if default is inspect.Parameter.empty else default
 
 
+def _called(name: str, kind: Any, default: Any) -> tuple[Any, Any]:
+    """The type and the default under this name, whatever alias they have."""
+    known = Field(alias=name, validation_alias=name, serialization_alias=name)
+    if not isinstance(default, FieldInfo):
+        return Annotated[kind, known], default
+    # Within the type it comes before the name; where the default stands it would come after it.
+    usual = default.default
+    return Annotated[kind, default, known], ... if usual is PydanticUndefined else usual
+
+
+def _is_there(values: Any, place: Sequence[Any]) -> bool:
+    """Whether the place of an error is one of what was given: of several types that fit it names one, too."""
+    for part in place:
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            return False
+    return True
+
+
 def _finite(value: Any) -> Any:
     if as_json(value) != value:
         raise ValueError("must be a finite number")
@@ -205,14 +249,14 @@ def _check_parameters(declared: Simulation) -> None:
     """
     for name, field_ in declared.fields().items():
         try:
-            one = create_model(declared.name, __config__=CONFIG | {"validate_default": True}, **{name: field_})
+            one = model_of(declared.name, {name: field_}, CONFIG | {"validate_default": True})
             json.dumps(one.model_json_schema())
         except (PydanticUserError, TypeError, ValueError, NameError, RuntimeError) as error:
             raise DeclarationError(
                 f"{declared.name}: parameter {name} cannot be described to clients; give it a type that JSON has, "
                 f"such as float, int, str, bool or Literal ({str(error).splitlines()[0]})"
             ) from error
-        known = one.model_fields[name]
+        (known,) = one.model_fields.values()
         if not known.is_required():
             _check_default(declared.name, name, one, known.get_default(call_default_factory=True))
 
@@ -220,7 +264,7 @@ def _check_parameters(declared: Simulation) -> None:
 def _check_default(simulation_name: str, name: str, one: type[BaseModel], default: Any) -> None:
     """``one`` is a model of this parameter alone, which checks its default."""
     try:
-        value = getattr(one.model_validate({}), name)
+        ((_, value),) = one.model_validate({})
         # Of a client a text of digits is a number; a default comes to the function as it is written.
         reason = "a text is no number" if isinstance(default, str) and isinstance(value, int | float) else ""
     except ValidationError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import InvalidInput
 from common.options import read_options
@@ -21,7 +21,7 @@ from common.programs.array import ArrayIndices
 from common.programs.files import find_executable, quoted, stamped
 from common.programs.program import DEFAULT_STDERR, DEFAULT_STDOUT, Program
 from common.programs.script import read_script
-from common.simulations.declare import Simulation, no_function
+from common.simulations.declare import Simulation, model_of, no_function
 from common.simulations.table_values import Parameter, field_of, take_no_code
 
 FILE = "simulations.toml"
@@ -47,7 +47,7 @@ class Table(BaseModel):
             raise ValueError("needs command or script, one of them")
         if self.shell and (self.command is None or len(self.command) != 1):
             raise ValueError("with shell = true command is a list of one text, the line")
-        # Pydantic reads such names as its own settings, or passes them over.
+        # Such names are Python's and pydantic's own.
         own = next((name for name in self.parameters if name.startswith(("_", "model_"))), "")
         if own:
             raise ValueError(f"parameter {own!r:.60} must not begin with _ or model_; give it another name")
@@ -168,12 +168,11 @@ def _ready(directory: Path, name: str, table: Table) -> Ready:
     program, options = _program(directory, name, table)
     admit(program, table.parameters, table.outputs)
     take_no_code(program, table.parameters)
-    fields: dict[str, Any] = {each: field_of(each, given, program) for each, given in table.parameters.items()}
-    config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    fields = {each: field_of(each, given, program) for each, given in table.parameters.items()}
     # Not the directory: API and workers may have it in different places.
     text = json.dumps(table.model_dump(mode="json"), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Ready(program, options, create_model(name, __config__=config, **fields), digest)
+    return Ready(program, options, model_of(name, fields), digest)
 
 
 def _program(directory: Path, name: str, table: Table) -> tuple[Program, dict[str, Any]]:

@@ -110,6 +110,49 @@ def test_a_broken_default_is_reported_with_its_file(tmp_path: Any, monkeypatch: 
     assert set(registry.BUILT_IN) <= set(found.found)
 
 
+@pytest.mark.parametrize(
+    "name", ["model_dump", "copy", "json", "dict", "schema", "model_config", "_x", "p_0", "__base__"]
+)
+def test_a_parameter_may_have_any_name(name: str) -> None:
+    """Also one that pydantic's models have themselves; people and clients read it as it is."""
+    places: dict[str, Any] = {}
+    exec(f"def own(rng, *, {name}: float = 1.5, b: int = 2): ...", places)
+    found = declared(places["own"])
+    assert found.check({}) == {name: 1.5, "b": 2}
+    assert found.check({name: 2}) == {name: 2.0, "b": 2}
+    assert list(found.schema()["parameters"]["properties"]) == [name, "b"]
+    assert planning.defaults({"parameters": {name: 2}, "sweep": {}}, found) == {"b": 2}
+    with pytest.raises(InvalidInput, match=f"^{name} is 'a'") as refused:
+        found.check({name: "a"})
+    assert refused.value.field == name
+    with pytest.raises(InvalidInput, match=f"^c is not a parameter of own; there are: {name}, b$"):
+        found.check({"c": 1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        (float, Field(2.0, alias="lambda", gt=0, description="mean free path")),
+        (Annotated[float, Field(alias="lambda", gt=0, description="mean free path")], 2.0),
+        (Annotated[float, Field(gt=0)], Field(2.0, validation_alias="q", description="mean free path")),
+        (float, Field(default_factory=lambda: 2.0, serialization_alias="q", gt=0, description="mean free path")),
+    ],
+)
+def test_a_parameter_has_no_other_name(kind: Any, default: Any) -> None:
+    """What pydantic's Field says besides holds."""
+
+    def own(rng: object, *, lam: kind = default) -> None: ...
+
+    found = declared(own)
+    assert (found.check({}), found.check({"lam": 3})) == ({"lam": 2.0}, {"lam": 3.0})
+    told = found.schema()["parameters"]
+    assert {name: each["description"] for name, each in told["properties"].items()} == {"lam": "mean free path"}
+    assert "required" not in told
+    for wrong, said in (({"lam": 0}, "greater than 0"), ({"lambda": 1}, "there are: lam$"), ({"p_0": 1}, "are: lam$")):
+        with pytest.raises(InvalidInput, match=said):
+            found.check(wrong)
+
+
 def test_an_infinite_default_is_valid_json() -> None:
     """As a text that may be given back; a limit that is none is left out."""
 

@@ -78,6 +78,13 @@ def test_values_become_what_they_are_declared_as(place: Path) -> None:
     assert isinstance(found["beta"], float)
 
 
+@pytest.mark.parametrize("name", ["copy", "json", "schema"])
+def test_a_parameter_may_be_called_like_a_method_of_pydantics(place: Path, name: str) -> None:
+    found = write(place, f'[a]\ncommand = ["./model", "{{{name}}}"]\n[a.parameters.{name}]\ntype = "int"\n').found["a"]
+    assert found.check({name: 5}) == {name: 5}
+    assert list(found.schema()["parameters"]["properties"]) == [name]
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [

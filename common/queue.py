@@ -8,6 +8,7 @@ from typing import Any
 from celery import Celery
 
 from common.batch import range_text
+from common.ledger import Connection
 from common.ledger.ranges import DEFAULT_PARTITION, Ticket
 from common.ledger.verifications import Part, message_id
 
@@ -20,6 +21,19 @@ VERIFY = "batchsim.verify"
 def queue_name(partition: str) -> str:
     """The queue whose messages the workers of a partition take."""
     return QUEUE if partition == DEFAULT_PARTITION else f"{QUEUE}.{partition}"
+
+
+def errands_name(partition: str) -> str:
+    """The queue, with the same takers, of what is no range: results to write, jobs to verify.
+
+    Apart from the tickets, of which thousands may wait; what is in it tells slots at long ranges to take it.
+    """
+    return f"{queue_name(partition)}:errands"
+
+
+def names(partitions: Iterable[str]) -> list[str]:
+    """All queues of these partitions."""
+    return [name for partition in partitions for name in (errands_name(partition), queue_name(partition))]
 
 
 def make_app(broker_url: str) -> Celery:
@@ -88,11 +102,23 @@ def publish_finish(app: Celery, batch: int, partition: str = DEFAULT_PARTITION) 
     app.send_task(
         FINISH,
         args=(batch,),
-        queue=queue_name(partition),
+        queue=errands_name(partition),
+        task_id=f"{finish_id(batch)}{secrets.token_hex(4)}",
         argsrepr=f"{batch}",
         kwargsrepr="",
         ignore_result=True,
     )
+
+
+def finish_id(batch: int) -> str:
+    """What the id of a message that asks for a batch's results files begins with."""
+    return f"finish-{batch}-"
+
+
+def is_queued(connection: Connection, name: str, message_id: str) -> bool:
+    """Whether a message whose id begins so is in the queue ``name``, all of which is read."""
+    wanted = f'"{message_id}'.encode()
+    return any(wanted in message for message in connection.command("LRANGE", name, 0, -1))
 
 
 def publish_verify(app: Celery, part: Part, partition: str = DEFAULT_PARTITION) -> None:
@@ -100,7 +126,7 @@ def publish_verify(app: Celery, part: Part, partition: str = DEFAULT_PARTITION) 
     app.send_task(
         VERIFY,
         args=(asdict(part),),
-        queue=queue_name(partition),
+        queue=errands_name(partition),
         task_id=f"{message_id(part.name)}-{part.number}-{secrets.token_hex(4)}",
         argsrepr=f"{part.batch}: {len(part.jobs)} jobs",
         kwargsrepr="",

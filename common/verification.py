@@ -72,7 +72,7 @@ class Verifier:
         if not any(lost):
             return
         partition = batches.view(self._connection, found.batch).spec.partition
-        waiting = verifications.queued(self._connection, queue.queue_name(partition), found.name)
+        waiting = verifications.queued(self._connection, queue.errands_name(partition), found.name)
         for part in lost:
             if part is None or part.number in waiting or not verifications.ask_again(self._connection, part):
                 continue

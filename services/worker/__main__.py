@@ -76,7 +76,7 @@ def run(configured: Settings, slots: int, *, events: bool) -> int:
             without_gossip=True,
             without_mingle=True,
             optimization="fair",
-            queues=[queue.queue_name(partition) for partition in configured.worker_partitions.split(",")],
+            queues=queue.names(configured.worker_partitions.split(",")),
         )
         try:
             worker.start()

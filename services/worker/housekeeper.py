@@ -95,7 +95,10 @@ class Housekeeper:
             served = self._served() if served is None else served
             own = batches.view(self._connection, batch).spec.partition
             # It takes nothing of the partition but its records: where none of its workers lives, another's does it.
-            queue.publish_finish(self._app, batch, own if own in served or not served else served[0])
+            chosen = own if own in served or not served else served[0]
+            # While all slots are at long jobs it waits: each further one would take a slot from its range later.
+            if not queue.is_queued(self._connection, queue.errands_name(chosen), queue.finish_id(batch)):
+                queue.publish_finish(self._app, batch, chosen)
 
     def _served(self) -> list[str]:
         """The partitions that have slots, those with the most of them first."""

@@ -260,7 +260,7 @@ class Keeper:
         if self._drain_deadline is not None or now - self._in_touch_at > OUT_OF_TOUCH_SECONDS:
             return
         idle = not any(entry.token for entry in self._board.entries())
-        names = [queue.queue_name(partition) for partition in self._partitions]
+        names = queue.names(self._partitions)
         queued = sum(self._connection.many([("LLEN", name) for name in names])) if idle else 0
         taken = self._board.tickets()
         if not (idle and queued) or taken != self._taken:

@@ -172,6 +172,7 @@ class Slot:
 
     def _commit(self, lease: Lease, work: Slice, *, give_back: bool) -> Lease | None:
         settings = self._settings
+        errands = "" if give_back else queue.errands_name(self._spec(lease.batch).partition)
         verdict: Verdict = self._persist(
             lambda: ranges.commit(
                 self._connection,
@@ -180,6 +181,7 @@ class Slot:
                 lease_seconds=settings.lease_seconds,
                 slice_seconds=settings.slice_seconds,
                 give_back=give_back,
+                errands=errands,
             )
         )
         self._publish(verdict.tickets)

@@ -108,11 +108,12 @@ class Faults:
         self._system.connection.command("FLUSHALL")
 
     def _lose_messages(self) -> None:
-        self._system.connection.command("DEL", queue.QUEUE)
+        self._system.connection.command("DEL", *queue.names(["default"]))
 
     def _double_messages(self) -> None:
-        for message in self._system.connection.command("LRANGE", queue.QUEUE, 0, -1):
-            self._system.connection.command("LPUSH", queue.QUEUE, message)
+        for name in queue.names(["default"]):
+            for message in self._system.connection.command("LRANGE", name, 0, -1):
+                self._system.connection.command("LPUSH", name, message)
 
     def _disk_full(self) -> None:
         with self._until_noticed() as volume:

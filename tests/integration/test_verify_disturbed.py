@@ -23,6 +23,7 @@ from tests.integration.test_program_batches import submit
 from tests.support import counted, finish, wait_for
 from tests.unit.programs_support import executable
 
+ERRANDS = queue.errands_name("default")
 SLOW = '#!/bin/sh\necho x >> "${0%/*}/begun"\n[ -e "${0%/*}/slow" ] && sleep 5\nprintf \'{"x": %s}\' "$1"\n'
 
 
@@ -91,14 +92,14 @@ def test_a_message_that_is_lost(
     name = verifier.request(batch, 3)
     silence(connection, batch, name)
     assert not verifier.look(batch, name).done
-    assert connection.command("LLEN", queue.QUEUE) == 1
-    connection.command("DEL", queue.QUEUE)
+    assert connection.command("LLEN", ERRANDS) == 1
+    connection.command("DEL", ERRANDS)
     assert not verifier.look(batch, name).done
-    assert connection.command("LLEN", queue.QUEUE) == 0, "somebody may have taken it just now"
+    assert connection.command("LLEN", ERRANDS) == 0, "somebody may have taken it just now"
     silence(connection, batch, name)
     for _ in range(2):
         assert not verifier.look(batch, name).done
-        assert connection.command("LLEN", queue.QUEUE) == 1
+        assert connection.command("LLEN", ERRANDS) == 1
     worker()
     found = wait_for(
         lambda: (seen := verifier.look(batch, name)).done and seen, 40, "it", lambda: verifier.look(batch, name)
@@ -115,17 +116,17 @@ def test_a_message_that_is_lost_again_and_again(connection: Connection, redis_ur
     verifier = Verifier(connection, queue.make_app(redis_url))
     name = verifier.request(batch, 3)
     for _ in range(verifications.MOST_ASKED_AGAIN):
-        connection.command("DEL", queue.QUEUE)
+        connection.command("DEL", ERRANDS)
         silence(connection, batch, name)
         assert not verifier.look(batch, name).done
-        assert connection.command("LLEN", queue.QUEUE) == 1
-    connection.command("DEL", queue.QUEUE)
+        assert connection.command("LLEN", ERRANDS) == 1
+    connection.command("DEL", ERRANDS)
     silence(connection, batch, name)
     verifier.look(batch, name)
     found = verifier.look(batch, name)
     assert (found.done, found.checked, found.differing) == (True, 0, [])
     assert found.lost == [(job, "was not begun: its message was lost") for job in (1, 2, 3)]
-    assert connection.command("LLEN", queue.QUEUE) == 0
+    assert connection.command("LLEN", ERRANDS) == 0
 
 
 def test_a_part_that_is_passed_on_is_not_lost(
@@ -149,7 +150,7 @@ def test_a_part_that_is_passed_on_is_not_lost(
     finally:
         for number, handler in zip((signal.SIGALRM, signal.SIGUSR1), before, strict=True):
             signal.signal(number, handler)
-    assert connection.command("LLEN", queue.QUEUE) == 4, "the batch's own tickets, and the part"
+    assert connection.command("LLEN", ERRANDS) == 1
     assert verifications.look(connection, batch, "v").silent == []
 
 

@@ -1,7 +1,8 @@
 """Hold stop rules against what has completed, and end what is good enough: a batch, or a point of a sweep."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import structlog
@@ -21,8 +22,10 @@ MOST_JOBS_LOOKED_AT = 2**19
 # Of a point with more replications the rule is held against the first so many.
 MOST_JOBS_OF_A_POINT = 2**23
 CHUNK_JOBS = 2**18
-# After a look this many times its length is left to the keeper's other steps.
+# After the looks at all sweeps this many times their length is left to the keeper's other steps.
 REST = 20.0
+# In one round no look begins after this time, for the leases are renewed between two rounds.
+ROUND_SECONDS = 0.1
 
 
 class StopRules:
@@ -41,21 +44,33 @@ class StopRules:
         # Of each sweep the point that was looked at last.
         self._last: dict[int, int] = {}
         self._clock = clock
-        self._rest_until = 0.0
+        # Of each sweep when it may be looked at again.
+        self._rest_until: dict[int, float] = {}
 
     def apply(self) -> None:
         """One look. Raises :class:`common.errors.BrokerUnavailable` or kombu's OperationalError."""
         found = batches.rules(self._connection)
         self._last = {batch: point for batch, point in self._last.items() if batch in found}
+        self._rest_until = {batch: until for batch, until in self._rest_until.items() if batch in found}
+        sweeps: list[tuple[BatchSpec, StopRule]] = []
         for batch, text in found.items():
             spec, rule = batches.view(self._connection, batch).spec, StopRule.parse(text)
             if spec.sweep and spec.jobs > spec.sweep["replications"]:
-                began = self._clock()
-                if began >= self._rest_until:
-                    self._look_at_points(spec, rule)
-                    self._rest_until = self._clock() + REST * (self._clock() - began)
+                sweeps.append((spec, rule))
             elif rule.met(batches.statistics(self._connection, batch, spec.outputs)):
                 self._stop(spec, 1, spec.jobs)
+        self._look_in_turn(sweeps)
+
+    def _look_in_turn(self, sweeps: Sequence[tuple[BatchSpec, StopRule]]) -> None:
+        """Look at those that have rested, the one first that has waited for longest. A large one rests for longer."""
+        round_began = self._clock()
+        for spec, rule in sorted(sweeps, key=lambda sweep: self._rest_until.get(sweep[0].id, -math.inf)):
+            began = self._clock()
+            if began < self._rest_until.get(spec.id, -math.inf) or began - round_began > ROUND_SECONDS:
+                return
+            self._look_at_points(spec, rule)
+            now = self._clock()
+            self._rest_until[spec.id] = now + REST * len(sweeps) * (now - began)
 
     def _look_at_points(self, spec: BatchSpec, rule: StopRule) -> None:
         replications = int(spec.sweep["replications"])

@@ -1,5 +1,6 @@
 """Stop rules on real workers: a batch ends by itself once its estimate is good enough, and keeps what it has."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from common.ledger.batches import BatchView
 from common.ledger.ranges import Lease, Verdict
 from common.ledger.table import record_dtype
 from common.options import read_options
+from common.stopping import StopRule
 from common.submission import Submitter
 from services.worker import stopping
 from services.worker.stopping import StopRules
@@ -207,6 +209,33 @@ def test_many_points_take_turns(ledger: Connection, stop_rules: StopRules, monke
     for ended in (1, 2, 3):
         stop_rules.apply()
         assert sum("ABORTED" in point for point in states(ledger, spec)) == ended
+
+
+@pytest.mark.parametrize(("look", "at_once"), [(0.005, 3), (0.3, 1)])
+def test_many_sweeps_take_turns(
+    ledger: Connection, redis_url: str, monkeypatch: pytest.MonkeyPatch, look: float, at_once: int
+) -> None:
+    """Each has its own, none is forgotten; together they take a bounded part of the time, and of a round."""
+    now, looks, most = 0.0, Counter[int](), 0
+
+    def look_at_points(_: StopRules, spec: BatchSpec, rule: StopRule) -> None:
+        nonlocal now
+        now += look
+        looks[spec.id] += 1
+
+    monkeypatch.setattr(StopRules, "_look_at_points", look_at_points)
+    ids = [of_points(ledger, 2, 1000, "ci_halfwidth(sum) < 1").id for _ in range(3)]
+    app = queue.make_app(redis_url)
+    rules = StopRules(ledger, app, slice_seconds=1.0, clock=lambda: now)
+    for _ in range(400):
+        before = looks.total()
+        rules.apply()
+        most = max(most, looks.total() - before)
+        now += 0.5
+    app.close()
+    assert most == at_once
+    assert max(looks[batch] for batch in ids) - min(looks[batch] for batch in ids) <= 1
+    assert looks.total() * look * stopping.REST < 1.1 * now
 
 
 def test_a_sweep_stops_point_by_point(

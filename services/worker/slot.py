@@ -172,7 +172,7 @@ class Slot:
 
     def _commit(self, lease: Lease, work: Slice, *, give_back: bool) -> Lease | None:
         settings = self._settings
-        errands = "" if give_back else queue.errands_name(self._spec(lease.batch).partition)
+        errands = "" if give_back else queue.errands_name(self._opened.spec(lease.batch).partition)
         verdict: Verdict = self._persist(
             lambda: ranges.commit(
                 self._connection,

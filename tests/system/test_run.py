@@ -62,8 +62,9 @@ def nothing_left(home: Path) -> Iterator[None]:
 
 
 def directories() -> set[str]:
-    """Private directories of embedded forms on this machine, other people's too."""
-    return {str(path) for path in Path("/tmp").glob("batchsim-*") if path.is_dir()}
+    """Private directories of embedded forms on this machine, other people's too; not those of single programs' jobs."""
+    found = {str(path) for path in Path("/tmp").glob("batchsim-*") if path.is_dir()}
+    return {path for path in found if not path.startswith("/tmp/batchsim-jobs-")}
 
 
 def abandoned(before: set[str]) -> set[str]:

@@ -1,6 +1,7 @@
 """The outputs directory: whole files or none, and a fence against late writers."""
 
 import errno
+import gc
 import os
 import resource
 from collections.abc import Iterator
@@ -84,10 +85,11 @@ def test_fence_of_a_new_batch_does_not_let_the_old_in(root: Path) -> None:
 
 def test_writer_needs_a_prepared_batch(root: Path) -> None:
     """Without the staging directory no writer opens, and no descriptor leaks."""
+    gc.collect()
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     with pytest.raises(FileNotFoundError):
         JobWriter(root, SPEC, "w", "none")
-    assert not before or len(os.listdir("/proc/self/fd")) == before
+    assert not before or len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.parametrize("left", [0, 10])

@@ -1,6 +1,7 @@
 """The writer of packed segments: full disks, durability, two writers of one slot, the fence."""
 
 import errno
+import gc
 import os
 from pathlib import Path
 
@@ -163,10 +164,11 @@ def test_fence_stops_a_late_writer(root: Path) -> None:
 
 def test_writer_needs_a_prepared_batch(root: Path) -> None:
     """Without the staging directory no writer opens, nothing is made, and no descriptor leaks."""
+    gc.collect()
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     with pytest.raises(FileNotFoundError):
         PackedWriter(root, SPEC, "w", "none")
-    assert not before or len(os.listdir("/proc/self/fd")) == before
+    assert not before or len(os.listdir("/proc/self/fd")) <= before
     assert list(root.iterdir()) == []
 
 

@@ -273,6 +273,12 @@ def lookup(connection: Connection, token: str) -> Ticket | None:
     return next(iter(tickets(connection, [token])), None)
 
 
+def holder(connection: Connection, token: str) -> str:
+    """The name of the slot that holds a range, or held it last; "" when the range is gone."""
+    name = connection.command("HGET", keys.leased_range(token), "slot")
+    return name.decode() if name else ""
+
+
 def open_ranges(connection: Connection, batch_id: int) -> list[Ticket]:
     """The batch's ranges, wherever they are: waiting, parked, blocked or leased."""
     tokens: list[Any] = []

@@ -5,6 +5,7 @@ takes the first, and tells the second that the lease is gone.
 """
 
 import os
+import time
 from collections.abc import Mapping
 
 import structlog
@@ -12,7 +13,7 @@ from celery import Celery
 
 from common import outputs, queue
 from common.batch import BatchSpec, JobState, Reason
-from common.ledger import Connection, batches, ranges
+from common.ledger import Connection, batches, ranges, workers
 from common.ledger.ranges import Lease
 from common.ledger.table import record_packer
 from common.programs.process import end_group
@@ -105,9 +106,14 @@ def _strike(connection: Connection, app: Celery, spec: BatchSpec, lease: Lease, 
     reason = REASONS.get(state, Reason.CrashLimit) if state else Reason.CrashLimit
     signal = max(0, -progress.exit_code)
     nothing = (float("nan"),) * len(spec.outputs)
+    holder = ranges.holder(connection, lease.token)
+    slot = workers.slot_number(connection, holder) if holder else 0
+    # On the clock that all processes of the machine share; the record has the time of day.
+    ago = time.monotonic() - progress.since
+    elapsed = progress.ended - progress.since if progress.ended else ago
     record = record_packer(spec.outputs).pack(
-        state or JobState.FAILED, min(255, progress.attempt), max(0, progress.exit_code), 0, signal, reason,
-        0.0, 0.0, 0.0, 0, *nothing,
+        state or JobState.FAILED, min(255, progress.attempt), max(0, progress.exit_code), slot, signal, reason,
+        time.time() - ago, elapsed, 0.0, 0, *nothing,
     )  # fmt: skip
     text = f"The process died while it ran this job: {_how(state, progress, spec)}."
     struck, ended, tokens = ranges.strike(

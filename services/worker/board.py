@@ -9,6 +9,7 @@ outlives a process, not the machine: what must survive that is in the ledger.
 import mmap
 import signal
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,10 @@ _LIMITS = struct.Struct("<dQ")
 _PROGRESS = struct.Struct("<Qd")
 # The process that runs the slice, if it is not the slot itself.
 _RUNNER = struct.Struct("<I")
-# In which state the main process ended the job by killing that process, and its exit code.
-_END = struct.Struct("<Bh")
+# In which state the main process ended the job by killing that process, its exit code, and when its end was seen
+# (time.monotonic).
+_END = struct.Struct("<Bhd")
+_EXIT = struct.Struct("<hd")
 # What the slot says of the program that it runs: process group (0: none), kB that it may grow to; and the main process,
 # whether it has killed it for that.
 _PROGRAM = struct.Struct("<IQB")
@@ -81,6 +84,7 @@ class Progress:
     runner: int
     ended_as: int
     exit_code: int
+    ended: float
 
     @property
     def job(self) -> int:
@@ -130,7 +134,7 @@ class Board:
         _SLICE.pack_into(self._map, offset + _ENTRY.size, 0, 0, 0, 0, 0.0, 0)
         _PROGRESS.pack_into(self._map, offset + _ENTRY.size + _SLICE.size, 0, 0.0)
         self.note_runner(index, 0)
-        _END.pack_into(self._map, offset + _END_AT, 0, 0)
+        _END.pack_into(self._map, offset + _END_AT, 0, 0, 0.0)
         _PROGRAM.pack_into(self._map, offset + _PROGRAM_AT, 0, 0, 0)
         # The length is written with the text, in one copy.
         _ENTRY.pack_into(self._map, offset, pid, len(raw), raw)
@@ -184,8 +188,8 @@ class Board:
         self._map[self._offset(index) + _END_AT] = state
 
     def note_exit(self, index: int, code: int) -> None:
-        """Say with which exit code slot ``index`` ended; negative: minus the signal."""
-        struct.pack_into("<h", self._map, self._offset(index) + _END_AT + 1, code)
+        """Say with which exit code slot ``index`` has ended by now; negative: minus the signal."""
+        _EXIT.pack_into(self._map, self._offset(index) + _END_AT + _END.size - _EXIT.size, code, time.monotonic())
 
     def note_ticket(self, index: int) -> None:
         """Say that slot ``index`` has taken one more ticket, whether or not anything waits for it."""

@@ -11,7 +11,8 @@ from celery import Celery
 
 from common import outputs, queue
 from common.batch import BatchSpec, JobState, Reason
-from common.ledger import Connection, batches, control, keys, ranges, table
+from common.explain import explain_job
+from common.ledger import Connection, batches, control, keys, ranges, table, workers
 from common.ledger.ranges import Lease
 from common.ledger.table import record_dtype, record_packer
 from common.settings import Settings
@@ -52,10 +53,13 @@ class Dead:
         """Its next job ends so."""
         self.recorder.add(PACK.pack(state, 1, 0, 1, 0, reason, 1.0, 0.1, 0.1, 10, 1.0, 1.0), time.monotonic())
 
-    def is_buried(self, ended_as: int = 0) -> None:
-        """Its main process, or its successor, sees to it; it was killed at a limit, or died by itself."""
+    def is_buried(self, ended_as: int = 0, ago: float = 0.0) -> None:
+        """Its main process, or its successor, sees to it; it was killed at a limit, or died by itself, so long ago."""
         self._board.note_end(0, ended_as)
-        self._board.note_exit(0, -9)
+        with pytest.MonkeyPatch.context() as patch:
+            at = time.monotonic() - ago
+            patch.setattr("services.worker.board.time.monotonic", lambda: at)
+            self._board.note_exit(0, -9)
         bury(self._ledger, self._app, self._settings, self._board, self._board.read(0))
 
 
@@ -83,6 +87,22 @@ def test_the_culprit_is_named_though_the_range_is_not_its_slots_any_more(
     assert counted(ledger, dead.spec.id) == {"COMPLETED": 4, "TIMEOUT": 1, "PENDING": 5}
     record = table.read(ledger, dead.spec.id, 5, 1, record_dtype(OUTPUTS))[0]
     assert (record["state"], record["reason"]) == (JobState.TIMEOUT, Reason.TimeLimit)
+
+
+@pytest.mark.parametrize("state", [JobState.TIMEOUT, JobState.FAILED])
+def test_the_culprits_record_says_where_and_when_it_ran(
+    ledger: Connection, dies: Callable[..., Dead], state: JobState
+) -> None:
+    """As any other: slot, begin, and how long until its process had ended."""
+    dead = dies(crash_limit=1)
+    dead.recorder.start(time.monotonic() - 7200)
+    dead.is_buried(state if state is JobState.TIMEOUT else 0, ago=3600)
+    record = table.read(ledger, dead.spec.id, 1, 1, record_dtype(OUTPUTS))[0]
+    assert record["state"] == state
+    assert record["started"] == pytest.approx(time.time() - 7200, abs=600)
+    assert record["elapsed"] == pytest.approx(3600, abs=600)
+    assert workers.slot_names(ledger)[int(record["slot"])] == "w/0"
+    assert any("Attempt 1 began at" in line for line in explain_job(ledger, dead.spec.id, 1).details)
 
 
 def test_the_errors_of_the_jobs_before_it_are_kept(ledger: Connection, dies: Callable[..., Dead]) -> None:

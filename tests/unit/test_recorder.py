@@ -1,5 +1,6 @@
 """What a slot has done of its slice, on the board: it survives the slot, and stays in the slot's own entry."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,10 @@ def test_records_survive_their_process(tmp_path: Path) -> None:
     board.close()
     found = Board(tmp_path / "b", 3)
     assert found.read(1).token == "token"
-    assert found.progress(1) == Progress(50, 4, 7, 2, 1.5, 1000, 2, 11.0, 0, 0, 0)
+    assert found.progress(1) == Progress(50, 4, 7, 2, 1.5, 1000, 2, 11.0, 0, 0, 0, 0.0)
     assert found.records(1) == b"aaaabbbb"
     for other in (0, 2):
-        assert found.progress(other) == Progress(0, 0, 0, 0, 0.0, 0, 0, 0.0, 0, 0, 0)
+        assert found.progress(other) == Progress(0, 0, 0, 0, 0.0, 0, 0, 0.0, 0, 0, 0, 0.0)
         assert found.records(other) == b""
     found.close()
 
@@ -40,7 +41,7 @@ def test_a_new_slice_forgets_the_one_before(tmp_path: Path) -> None:
     assert board.records(0) == recorder.records() == b"yy"
     board.note_end(0, 4)
     board.write(0, 5, "next")
-    assert board.progress(0) == Progress(0, 0, 0, 0, 0.0, 0, 0, 0.0, 0, 0, 0)
+    assert board.progress(0) == Progress(0, 0, 0, 0, 0.0, 0, 0, 0.0, 0, 0, 0, 0.0)
     board.close()
 
 
@@ -84,8 +85,11 @@ def test_how_a_slot_ended_is_noted_beside_what_it_did(tmp_path: Path, state: int
     recorder = board.recorder(1)
     recorder.begin(3, 2, 1, 0)
     recorder.add(b"xx", 1.0)
+    before = time.monotonic()
     board.note_end(1, state)
+    assert board.progress(1).ended == 0.0
     board.note_exit(1, code)
+    assert before <= board.progress(1).ended <= time.monotonic()
     assert (board.progress(1).ended_as, board.progress(1).exit_code) == (state, code)
     assert (board.progress(1).done, board.records(1), board.read(1).token) == (1, b"xx", "token")
     board.close()

@@ -50,14 +50,17 @@ class Guard:
         """Call ``function(index, attempt)``. Raises :class:`TimeLimitReached` after ``seconds``, if not 0, and
         :class:`Interrupted` when the main process says so.
         """  # noqa: D205 - one sentence
-        self._armed = True
         try:
-            if seconds:
-                signal.setitimer(signal.ITIMER_REAL, seconds)
-            return function(index, attempt)
+            try:
+                self._armed = True
+                if seconds:
+                    signal.setitimer(signal.ITIMER_REAL, seconds)
+                return function(index, attempt)
+            finally:
+                # A signal from here on finds nothing to interrupt; one that comes before this has disarmed us itself.
+                self._armed = False
         finally:
-            # A signal from here on finds nothing to interrupt.
-            self._armed = False
+            # Also when that one was raised instead of the line above: the next job may have no limit to set anew.
             if seconds:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 

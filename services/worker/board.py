@@ -225,6 +225,7 @@ class Recorder:
     def __init__(self, memory: mmap.mmap | bytearray, offset: int) -> None:
         self._memory = memory
         self._slice_at = offset
+        self._limits_at = offset + _SLICE.size - _LIMITS.size
         self._progress_at = offset + _SLICE.size
         self._program_at = offset + _PROGRAM_AT - _ENTRY.size
         self._records_at = offset + _RECORDS_AT - _ENTRY.size
@@ -258,7 +259,7 @@ class Recorder:
 
     def limit(self, seconds: float, limit_kb: int) -> None:
         """What the job computes may take so long, and its process grow to ``limit_kb``; 0 is no limit."""
-        _LIMITS.pack_into(self._memory, self._slice_at + _SLICE.size - _LIMITS.size, seconds, limit_kb)
+        _LIMITS.pack_into(self._memory, self._limits_at, seconds, limit_kb)
 
     def fail(self, job: int, text: str) -> None:
         """A job has failed with this text; its record follows."""

@@ -106,7 +106,7 @@ class BatchSpec:
 
     def to_json(self) -> str:
         """The specification as one JSON object."""
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

@@ -44,7 +44,7 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON object; what is not known is null."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        return {name: plain(value) for name, value in vars(self).items()}
 
 
 def estimate(values: np.ndarray, *, confidence: float = DEFAULT_CONFIDENCE) -> Estimate:
@@ -114,7 +114,7 @@ def _unknown(points: int) -> dict[str, np.ndarray]:
 
 
 def _named(quantiles: list[float]) -> dict[str, float]:
-    return {f"{which:g}": value for which, value in zip(QUANTILES, quantiles, strict=True)}
+    return {f"{which:g}": plain(value) for which, value in zip(QUANTILES, quantiles, strict=True)}
 
 
 def t_quantile(confidence: float, degrees: int) -> float:
@@ -178,7 +178,7 @@ def _points_json(samples: Samples, output: str, confidence: float) -> list[dict[
     values, counts = samples.finite(output)
     pieces = np.split(values, np.cumsum(counts)[:-1])
     return [
-        {name: _plain(numbers[at]) for name, numbers in fields}
+        {name: plain(numbers[at]) for name, numbers in fields}
         | {"quantiles": _named(quantiles[at]) if len(piece) else {}, "histogram": histogram(piece)}
         for at, piece in enumerate(pieces)
     ]
@@ -191,5 +191,6 @@ def _check(confidence: float) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON has it: null for NaN and infinity, which a mean or a variance of huge values can be."""
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -30,7 +30,7 @@ class Notes:
     def write(self, noted: dict[str, Any]) -> None:
         """Replace them, synced. Raises :class:`StorageUnavailable`."""
         try:
-            outputs.write_synced(self._place / outputs.CONTROL_NAME, json.dumps(noted).encode())
+            outputs.write_synced(self._place / outputs.CONTROL_NAME, json.dumps(noted, allow_nan=False).encode())
         except OSError as error:
             raise StorageUnavailable(f"{self._place}: {error.strerror}", field="OUTPUT_DIR") from error
 

@@ -28,10 +28,12 @@ class Moments(NamedTuple):
 
 
 def moments(values: npt.NDArray[np.float64]) -> Moments:
-    """The moments of at least one value, in two passes."""
-    mean = float(values.mean())
-    deviation = values - mean
-    return Moments(len(values), mean, float(deviation @ deviation), float(values.min()), float(values.max()))
+    """The moments of at least one value, in two passes; of huge ones mean and m2 may be infinite or NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(values.mean())
+        deviation = values - mean
+        m2 = float(deviation @ deviation)
+    return Moments(len(values), mean, m2, float(values.min()), float(values.max()))
 
 
 def merge(a: Moments | None, b: Moments) -> Moments:

@@ -1,6 +1,9 @@
 """The Flask app."""
 
+from typing import Any
+
 from flask import Flask
+from flask.json.provider import DefaultJSONProvider
 
 from common import queue
 from common import settings as settings_module
@@ -31,6 +34,16 @@ from services.api.stores import Stores
 REDIS_TIMEOUT_SECONDS = 2.0
 
 
+class StrictJson(DefaultJSONProvider):
+    """JSON that everybody can read: NaN or infinity in an answer is a defect of ours, and no answer."""
+
+    sort_keys = False
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        """As the base class, without its own ``NaN`` and ``Infinity``."""
+        return super().dumps(obj, **{"allow_nan": False, **kwargs})
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """Make the app; opens no connection. Without settings they are read from the environment."""
     configured = settings or settings_module.load()
@@ -42,7 +55,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     verifier = Verifier(connection, courier)
 
     app = Flask(__name__)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = 1_000_000
     app.extensions["batchsim"] = ApiState(configured, connection, submitter, controller, verifier, Stores())
     app.extensions["health"] = health.Health(configured)

@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from common import outputs, provenance, suspicion
 from common.batch import MAX_JOB_SECONDS, JobState
 from common.errors import InvalidInput
+from common.estimates import plain
 from common.ledger import batches
 from common.ledger.batches import BatchView
 from common.options import Options, read_options
@@ -59,8 +60,8 @@ def show(batch: int) -> ResponseReturnValue:
         "statistics": {
             name: {
                 "n": values.n,
-                "mean": values.mean,
-                "standard_deviation": values.standard_deviation if values.n > 1 else None,
+                "mean": plain(values.mean),
+                "standard_deviation": plain(values.standard_deviation),
                 "min": values.min,
                 "max": values.max,
             }

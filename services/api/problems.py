@@ -22,7 +22,7 @@ def register(app: Flask) -> None:
 def problem(status: int, title: str, detail: str, **more: Any) -> Response:
     """A problem document; members with the value None are left out."""
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": request.path, **more}
-    text = json.dumps({name: value for name, value in body.items() if value is not None})
+    text = json.dumps({name: value for name, value in body.items() if value is not None}, allow_nan=False)
     return Response(text + "\n", status, content_type="application/problem+json")
 
 

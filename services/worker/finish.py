@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from common import outputs, packed_index, results, samples
 from common.batch import FAILED_STATES, BatchSpec, JobState, Reason
-from common.estimates import estimate
+from common.estimates import estimate, plain
 from common.ledger import Connection, batches, finishing, workers
 from common.ledger.batches import BatchView
 from common.ledger.table import page, record_dtype
@@ -113,7 +113,7 @@ def _write(connection: Connection, root: Path, view: BatchView, claim: _Claim) -
     found = _write_tables(connection, view, work, claim, inspection)
     warnings = inspection.texts()
     summary = _summary(view) | {"outputs": _outputs(connection, view, found, claim), "warnings": warnings}
-    outputs.write_synced(work / outputs.SUMMARY_NAME, json.dumps(summary, indent=2).encode() + b"\n")
+    outputs.write_synced(work / outputs.SUMMARY_NAME, json.dumps(summary, indent=2, allow_nan=False).encode() + b"\n")
     failed = _write_errors(connection, view, work / outputs.ERRORS_NAME)
     claim.renew()
     for file in (
@@ -255,9 +255,10 @@ def _outputs(connection: Connection, view: BatchView, found: dict[str, Moments],
         claim.renew()
         # Of an output that never was finite there are none.
         values = found.get(output)
-        said[output] = values._asdict() if values else dict.fromkeys(Moments._fields) | {"n": 0}
+        moments = values._asdict() if values else dict.fromkeys(Moments._fields) | {"n": 0}
+        said[output] = {name: plain(value) for name, value in moments.items()}
         if view.spec.jobs > MOST_JOBS_AT_ONCE:
-            said[output]["standard_deviation"] = values.standard_deviation if values else None
+            said[output]["standard_deviation"] = plain(values.standard_deviation) if values else None
             continue
         column = samples.read(connection, view.spec, names=[output]).columns[output]
         said[output] |= estimate(column).to_dict()

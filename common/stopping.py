@@ -5,6 +5,7 @@ so the fewer jobs it took. A minimum count keeps that small (Chow and Robbins, "
 sequential confidence intervals for the mean", 1965: the coverage tends to the nominal one as the width goes to 0).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,18 +39,24 @@ class StopRule:
     def parse(cls, text: str) -> Self:
         """Read a rule such as ``ci_halfwidth(price) < 0.5 % and n >= 1000``. Raises :class:`InvalidInput`."""
         match = _RULE.fullmatch(text)
-        wanted = "until: write ci_halfwidth(OUTPUT) < 0.01, or < 1 %, or standard_error(OUTPUT) < 0.01; and n >= 1000"
-        if not match or (match["what"] == "count") != (match["sign"] == ">="):
+        wanted = (
+            "until: write ci_halfwidth(OUTPUT) < 0.01, or < 1 %, or standard_error(OUTPUT) < 0.01, and n >= 1000; "
+            "or count(OUTPUT) >= 1000"
+        )
+        counts = match is not None and match["what"] == "count"
+        if not match or counts != (match["sign"] == ">=") or (counts and match["percent"]):
             raise InvalidInput(f"{wanted}; {text!r} is not that", field="until")
         try:
             limit = float(match["limit"])
         except ValueError:
             raise InvalidInput(f"{wanted}; {match['limit']!r} is no number", field="until") from None
-        if not limit > 0:
-            raise InvalidInput("until: the limit must be above 0", field="until")
-        least = int(match["least"]) if match["least"] else LEAST_COUNT
+        if not 0 < limit < math.inf:
+            raise InvalidInput(f"until: the limit is {limit:g}; it must be finite and above 0", field="until")
+        # Of one value there is no spread; to be counted it is enough.
+        fewest, usual = (0, 0) if counts else (2, LEAST_COUNT)
+        least = max(fewest, int(match["least"]) if match["least"] else usual)
         relative = match["percent"] == "%"
-        return cls(match["what"], match["output"], limit / 100 if relative else limit, relative, max(2, least))
+        return cls(match["what"], match["output"], limit / 100 if relative else limit, relative, least)
 
     def met(self, found: Mapping[str, Moments], confidence: float = 0.95) -> bool:
         """Whether the statistics of the completed jobs fulfil it."""
@@ -62,7 +69,7 @@ class StopRule:
     def reached(self, n: np.ndarray, mean: np.ndarray, deviation: np.ndarray, confidence: float = 0.95) -> np.ndarray:
         """The same of many samples at once: of each its count, mean and standard deviation."""
         if self.what == "count":
-            return np.asarray(n >= self.limit)
+            return np.asarray((n >= self.limit) & (n >= self.least))
         width = deviation / np.sqrt(n)
         if self.what == "ci_halfwidth":
             width = width * t_quantiles(confidence, n - 1)

@@ -10,6 +10,7 @@ from celery import Celery
 
 from common import queue
 from common.batch import BatchSpec, JobState, Reason
+from common.errors import InvalidInput
 from common.ledger import Connection, batches, control, ranges, table
 from common.ledger.table import record_dtype
 from common.statistics import Moments, collect
@@ -54,7 +55,12 @@ class StopRules:
         self._rest_until = {batch: until for batch, until in self._rest_until.items() if batch in found}
         sweeps: list[tuple[BatchSpec, StopRule]] = []
         for batch, text in found.items():
-            spec, rule = batches.view(self._connection, batch).spec, StopRule.parse(text)
+            try:
+                rule = StopRule.parse(text)
+            except InvalidInput:
+                # As a batch may have that an older version accepted: it runs to its end.
+                continue
+            spec = batches.view(self._connection, batch).spec
             if spec.sweep and spec.jobs > spec.sweep["replications"]:
                 sweeps.append((spec, rule))
             elif rule.met(batches.statistics(self._connection, batch, spec.outputs)):

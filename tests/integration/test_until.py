@@ -149,6 +149,15 @@ def test_each_point_has_its_own(ledger: Connection, stop_rules: StopRules) -> No
     assert control.abort(ledger, spec.id, Reason.StopRule)[0] == 1900
 
 
+def test_a_rule_that_cannot_be_read_holds_up_no_other(ledger: Connection, stop_rules: StopRules) -> None:
+    """An older version may have accepted it."""
+    for rule in ("no rule", "count(sum) >= 1"):
+        spec = submit(ledger, 100, ranges=[(1, 100)], until=rule)
+        commit_values(ledger, take(ledger, spec.id), [5.0])
+    stop_rules.apply()
+    assert counted(ledger, spec.id) == {"COMPLETED": 1, "ABORTED": 99}
+
+
 def test_a_point_that_is_nearly_done_is_left_to_end(ledger: Connection, stop_rules: StopRules) -> None:
     """Of jobs of half a second one is left: that is less than what stopping the slot might cost."""
     spec = of_points(ledger, 2, 100, "ci_halfwidth(sum) < 1 and n >= 50")

@@ -61,6 +61,9 @@ def sample(n: int, deviation: float, mean: float = 10.0) -> dict[str, Moments]:
         ("ci_halfwidth(x) < 0.1 and n >= 10001", sample(10_000, 1.0), False),
         ("ci_halfwidth(x) < 0.1", sample(99, 0.0), False),
         ("count(x) >= 50", sample(50, 1.0), True),
+        ("count(x) >= 1", sample(1, 1.0), True),
+        ("count(x) >= 50 and n >= 60", sample(59, 1.0), False),
+        ("count(x) >= 50 and n >= 60", sample(60, 1.0), True),
         ("ci_halfwidth(y) < 0.1", sample(10_000, 1.0), False),
     ],
 )
@@ -70,7 +73,8 @@ def test_stop_rules(rule: str, found: dict[str, Moments], met: bool) -> None:
 
 @pytest.mark.parametrize(
     "text", ["", "x", "ci_halfwidth(x)", "ci_halfwidth(x) < 0", "ci_halfwidth(x) < -1", "mean(x) < 1", "count(x) < 5",
-             "ci_halfwidth(x) >= 1", "ci_halfwidth(x) < 1e", "ci_halfwidth(x) < 0.1; import os"],
+             "ci_halfwidth(x) >= 1", "ci_halfwidth(x) < 1e", "ci_halfwidth(x) < 0.1; import os",
+             "count(x) >= 50 %", "count(x) >= 1e400", "ci_halfwidth(x) < 1e400"],
 )  # fmt: skip
 def test_wrong_rules_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:

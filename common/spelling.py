@@ -8,6 +8,8 @@ import math
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 MOST_VALUES = 100_000
@@ -16,6 +18,10 @@ MOST_VALUES = 100_000
 _NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)|[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
 _RANGE_PARTS = 3
+# A float written out has up to 1,075; of a number of 1,000,000 digits each value of a range would take a second.
+_MOST_DIGITS = 1_200
+# Beyond, a whole number among floats is one of them.
+_MOST_WHOLE = 2**53
 
 
 class Kind(StrEnum):
@@ -120,32 +126,44 @@ def _is_range(text: str) -> bool:
 
 
 def _range(text: str) -> list[Any]:
-    numbers = [_number(part) for part in text.split(":")]
-    start, stop, step = numbers
-    if start is None or stop is None or step is None:
+    parts = [part.strip() for part in text.split(":")]
+    numbers = [_number(part) for part in parts]
+    if None in numbers:
         raise ValueError(
             f"{text}: START:STOP:STEP must be three finite numbers; as a text, write {json.dumps(text):.80}"
         )
+    start, stop, step = exact = [_exact(text, part) for part in parts]
     if step == 0 or (stop > start and step < 0) or (stop < start and step > 0):
         raise ValueError(f"{text}: the step leads away from the end")
-    if all(isinstance(number, int) for number in numbers):
-        count = int((stop - start) // step) + 1
-        _check_count(text, count)
-        return [start + number * step for number in range(count)]
-    steps = (float(stop) - float(start)) / float(step) + 1e-9
-    _check_count(text, steps + 1)
-    return [_plain(start + number * step) for number in range(int(steps) + 1)]
-
-
-def _check_count(text: str, count: float) -> None:
-    if not count < MOST_VALUES + 1:
+    count = (stop - start) // step + 1
+    if count > MOST_VALUES:
         raise ValueError(f"{text}: more than {MOST_VALUES:_} values")
+    if all(isinstance(number, int) for number in numbers):
+        return [int(start + number * step) for number in range(count)]
+    # As whole numbers of a common unit: many times faster than fractions.
+    unit = math.lcm(*(number.denominator for number in exact))
+    first, each = int(start * unit), int(step * unit)
+    values = [_plain(first + number * each, unit) for number in range(count)]
+    if any(one == other for one, other in pairwise(values)):
+        raise ValueError(f"{text}: the step is too small: two of its values are the same number to a computer")
+    return values
 
 
-def _plain(value: float) -> float | int:
-    # 0.1 + 0.2 shall read 0.3, as it was meant.
-    value = float(f"{value:.12g}")
-    return int(value) if value.is_integer() else value
+def _exact(text: str, part: str) -> Fraction:
+    """A finite number as it is written; with so few digits, and such a power of ten, that it is soon computed with."""
+    if len(part) > _MOST_DIGITS:
+        raise ValueError(f"{text:.80} …: a number in it has more than {_MOST_DIGITS} digits")
+    if float(part) == 0:
+        if re.search("[1-9]", re.split("[eE]", part)[0]):
+            raise ValueError(f"{text}: {part} is too small: to a computer it is 0")
+        return Fraction(0)
+    return Fraction(part)
+
+
+def _plain(value: int, unit: int) -> float | int:
+    """``value / unit``, rounded once; where it is whole without the point, as people write it."""
+    whole, rest = divmod(value, unit)
+    return whole if not rest and abs(whole) <= _MOST_WHOLE else value / unit
 
 
 def _number(text: str) -> int | float | None:

@@ -2,6 +2,8 @@
 
 import json
 import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -88,6 +90,14 @@ def test_what_a_kind_decides(kind: Kind, text: str, values: list[Any]) -> None:
         ("nan:1:1", "three finite numbers"),
         ("-1e308:1e308:1", "more than"),
         ("0:1:1e-320", "more than"),
+        ("0:1:1e-400", "1e-400 is too small: to a computer it is 0"),
+        ("0:1:-1e-999999999", "1e-999999999 is too small"),
+        ("1e-999999999:1:1", "1e-999999999 is too small"),
+        ("0:1e999999:1", "three finite numbers"),
+        ("0:1e999999999:1e999999998", "three finite numbers"),
+        (f"0:1:0.{'0' * 1500}1e1400", "has more than 1200 digits"),
+        ("1:1.0000000000000005:1e-16", "the step is too small: two of its values are the same number"),
+        ("9007199254740993.5:9007199254740996.5:1", "the step is too small"),
         ("a:1:c", 'three finite numbers; as a text, write "a:1:c"'),
         ("1:3:1,7", "a range stands alone"),
         ("[1", 'is one value as JSON, and this is none .*; as a text, write "\\[1"'),
@@ -118,6 +128,56 @@ def test_a_range_of_whole_numbers_is_exact(start: int, step: int, count: int) ->
     """However large they are, and whether or not the end is met."""
     stop = start + step * count + (step // abs(step)) * (abs(step) // 2)
     assert parse_values(f"{start}:{stop}:{step}") == [start + step * number for number in range(count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0:1:0.1", [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]),
+        ("1700000000.123:1700000003.123:1", [1700000000.123, 1700000001.123, 1700000002.123, 1700000003.123]),
+        ("1:1.0000000000003:1e-13", [1, 1.0000000000001, 1.0000000000002, 1.0000000000003]),
+        ("9007199254740993.5:9007199254740999.5:3", [9007199254740994.0, 9007199254740996.0, 9007199254741000.0]),
+        ("1234567.1234567:1234568.5:1", [1234567.1234567, 1234568.1234567]),
+        ("0:0.35:0.1", [0, 0.1, 0.2, 0.3]),
+        ("0:1:0.3333333334", [0, 0.3333333334, 0.6666666668]),
+        ("1e300:1.2e300:1e299", [1e300, 1.1e300, 1.2e300]),
+        ("0:5e-324:5e-324", [0, 5e-324]),
+        ("0e999999999:1:0.5", [0, 0.5, 1]),
+        (" 5. : -.5 : -2.75 ", [5, 2.25, -0.5]),
+    ],
+)
+def test_a_range_gives_the_numbers_that_were_written(text: str, values: list[Any]) -> None:
+    """To the last digit, the start among them; it ends where its end is, as they are written."""
+    assert same(parse_values(text), values)
+
+
+DECIMALS = st.decimals(-(10**5), 10**5, places=9).map(lambda value: value.normalize())
+
+
+@given(DECIMALS, DECIMALS.filter(bool), st.integers(0, 50), st.floats(0, 0.999))
+def test_a_range_is_as_decimals_have_it(start: Decimal, step: Decimal, count: int, rest: float) -> None:
+    """Each value is the nearest float to the start and its number of steps; the end is met exactly, or not at all."""
+    exact = [Fraction(start) + number * Fraction(step) for number in range(count + 1)]
+    stop = start + count * step
+    assert parse_values(f"{start}:{stop}:{step}") == [float(value) for value in exact]
+    beyond = stop + step * Decimal(rest).quantize(Decimal("0.001"), "ROUND_DOWN")
+    assert parse_values(f"{start}:{beyond}:{step}") == parse_values(f"{start}:{stop}:{step}")
+    if count:
+        before = stop - step * Decimal("0.001")
+        assert parse_values(f"{start}:{before}:{step}") == [float(value) for value in exact[:-1]]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False).filter(bool))
+def test_a_range_of_any_floats(start: float, step: float) -> None:
+    """It begins with its start and has as many values as fit, none of them twice; or it is refused."""
+    stop = f"{Decimal(start) + 3 * Decimal(step):.25e}"
+    try:
+        values = parse_values(f"{start!r}:{stop}:{step!r}")
+    except ValueError:
+        return
+    assert values[0] == start
+    fit = (Fraction(stop) - Fraction(repr(start))) // Fraction(repr(step)) + 1
+    assert len(set(values)) == len(values) == fit
 
 
 @given(st.sampled_from(list(Kind)), st.text(max_size=12) | st.from_regex(r"[-+0-9.e:,\[\]\"{}a]{0,12}", fullmatch=True))

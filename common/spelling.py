@@ -6,6 +6,7 @@ A text says nothing of its type; where the parameter has one, that decides what 
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from fractions import Fraction
@@ -85,20 +86,31 @@ def parse_column(texts: Sequence[str], kind: Kind = Kind.ANY) -> list[Any]:
     return [parse_value(text, kind) for text in texts]
 
 
-def read_json(text: str) -> Any:
+class GivenTwice(ValueError):
+    """A key that an object names twice: whoever takes the last of them does what nobody may have meant."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r:.80} is there twice in one object; give it once")
+        self.name = name
+
+
+def read_json(text: str | bytes) -> Any:
     """JSON in which no object names a key twice. Raises ValueError that says where it is not that."""
     try:
         return json.loads(text, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, GivenTwice):
+        raise
+    except ValueError:
+        raise ValueError("a number in it has too many digits") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r:.80} is there twice in one object; give it once")
+        counts = Counter(name for name, _ in pairs)
+        raise GivenTwice(next(name for name, count in counts.items() if count > 1))
     return found
 
 

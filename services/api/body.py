@@ -4,23 +4,30 @@ import json
 from typing import Any
 
 from flask import request
-from werkzeug.exceptions import BadRequest
 
 from common.errors import InvalidInput
+from common.spelling import GivenTwice, read_json
 from common.wording import valid_text
 
 
 def json_body() -> Any:
     """The request's body, read as JSON; what cannot be read so is the client's error, however it was made."""
+    if not request.is_json:
+        # Flask refuses the content type.
+        return request.get_json()
+    body = _read(request.get_data())
+    for name, value in body.items() if isinstance(body, dict) else [("body", body)]:
+        refuse_invalid_text({name: value}, name)
+    return body
+
+
+def _read(body: bytes) -> Any:
     try:
-        body = request.get_json()
-        for name, value in body.items() if isinstance(body, dict) else [("body", body)]:
-            refuse_invalid_text({name: value}, name)
-        return body
-    except RecursionError:
-        raise InvalidInput("The body is nested too deeply", field="body") from None
-    except BadRequest:
-        raise InvalidInput(f"The body is not valid JSON: {_fault(request.get_data())}", field="body") from None
+        return read_json(body)
+    except GivenTwice as error:
+        raise InvalidInput(f"The body is ambiguous: {error}", field=error.name) from None
+    except ValueError as error:
+        raise InvalidInput(f"The body is not valid JSON: {_fault(body, error)}", field="body") from None
 
 
 def refuse_invalid_text(value: Any, field: str) -> None:
@@ -35,19 +42,15 @@ def refuse_invalid_text(value: Any, field: str) -> None:
         raise InvalidInput(f"{field} has a text with {half} in it, which is half of a character", field=field) from None
 
 
-def _fault(body: bytes) -> str:
+def _fault(body: bytes, error: ValueError) -> str:
     """Why these bytes are no JSON, and where."""
     if not body.strip():
         return "it is empty"
-    try:
-        json.loads(body)
-    except json.JSONDecodeError as error:
+    if isinstance(error, json.JSONDecodeError):
         return f"{error.msg[0].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
-    except UnicodeDecodeError as error:
+    if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 at byte {error.start + 1}"
-    except ValueError:
-        return "a number in it has too many digits"
-    return "it cannot be read"
+    return str(error)
 
 
 def json_object(*fields: str) -> dict[str, Any]:

@@ -133,6 +133,7 @@ def test_a_body_that_is_not_json(
         (b'{"a": "\xe4"}', "it is not UTF-8 at byte 8"),
         (b" ", "it is empty"),
         (b"9" * 5000, "a number in it has too many digits"),
+        (b"[" * 100_000, "it is nested too deeply"),
     ],
 )
 def test_where_a_body_is_not_json(client: FlaskClient, path: str, data: bytes, said: str) -> None:
@@ -155,6 +156,26 @@ def test_half_a_character_is_no_text(client: FlaskClient, connection: Connection
     problem = assert_problem(client.post("/batches", data=data, content_type="application/json"), 400, field)
     assert "which is half of a character" in problem["detail"]
     assert dump(connection) == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        (b'{"jobs": 1, "jobs": 2}', "jobs"),
+        (b'{"jobs": 1, "parameters": {"raises": 0, "kills": 0, "raises": 1}}', "raises"),
+        (b'{"seed": 1, "jobs": 1, "sweep": {"points": [{"raises": 0}, {"kills": 0, "kills": 0}]}}', "kills"),
+        (b'{"": 1, "": 1}', ""),
+    ],
+)
+def test_a_key_that_is_there_twice_is_named(
+    client: FlaskClient, connection: Connection, root: Path, data: bytes, field: str
+) -> None:
+    """Whichever of the two is meant, wherever in the body it is; nothing is left."""
+    problem = assert_problem(client.post("/batches", data=data, content_type="application/json"), 400, field)
+    assert problem["detail"] == f"The body is ambiguous: {field!r} is there twice in one object; give it once"
+    assert_problem(client.post("/batches/1/cancel", data=data, content_type="application/json"), 400, field)
+    assert dump(connection) == {}
+    assert list(root.iterdir()) == []
 
 
 def keyed(client: FlaskClient, key: str, **body: object) -> TestResponse:

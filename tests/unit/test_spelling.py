@@ -224,3 +224,16 @@ def test_a_column() -> None:
 def test_json_with_a_key_twice(text: str) -> None:
     with pytest.raises(ValueError, match="'a' is there twice"):
         read_json(text)
+
+
+def test_one_of_very_many_keys_twice() -> None:
+    """Found in one pass: a body of the API has room for this many."""
+    keys = ", ".join(f'"{number}": 1' for number in [*range(80_000), 79_999])
+    with pytest.raises(ValueError, match="'79999' is there twice"):
+        read_json(f"{{{keys}}}".encode())
+
+
+def test_a_number_of_very_many_digits() -> None:
+    """Python tells of its own settings."""
+    with pytest.raises(ValueError, match=r"^a number in it has too many digits$"):
+        read_json("9" * 5_000)

@@ -13,7 +13,8 @@ PREFIX = f"bs{LAYOUT}:"
 LAST_BATCH = PREFIX + "last_batch"
 # string: id of the newest start-up batch. Written by submit.lua.
 STARTUP = PREFIX + "startup"
-# hash partition/priority → virtual time of the last claim, s; where a batch that comes new to its waiting set starts.
+# hash partition/priority → virtual time, s: the most that a batch had been served when a slice of it began.
+# A batch that comes new to its waiting set starts there. Moved by claim and commit, and never back.
 CLOCK = PREFIX + "clock"
 # hash partition → ranges that are leased in it. Moves with LEASES.
 LEASED = PREFIX + "leased"

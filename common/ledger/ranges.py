@@ -118,7 +118,7 @@ def claim(
     """
     reply = connection.run(
         "claim",
-        [keys.waiting(partition), keys.CLOCK],
+        [keys.waiting(partition)],
         [partition, *(ticket or ("", "")), worker, slot, lease_seconds, slice_seconds, jobs_per_task, *simulations],
     )
     if reply[0] == b"stale":

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from common.ledger import Connection, batches, keys, ranges
+from common.ledger import Connection, batches, control, keys, ranges
 from common.ledger.ranges import Lease, Verdict
 from tests.integration.ledger_support import after, claim, commit, submit, take
 from tests.support import counted, dump, wait_for
@@ -42,6 +42,64 @@ def test_long_jobs_do_not_win(connection: Connection) -> None:
         verdict = commit(connection, lease, 1, seconds=used)
         lease = after(lease, verdict) if verdict.word == "continue" else take(connection)
     assert seconds[slow.id] == pytest.approx(seconds[quick.id], rel=0.2)
+
+
+def kept(connection: Connection, lease: Lease, slices: int) -> Lease:
+    """The lease after so many slices in which nobody else waited for its slot."""
+    for _ in range(slices):
+        verdict = commit(connection, lease, 1)
+        assert verdict.word == "continue"
+        lease = after(lease, verdict)
+    return lease
+
+
+def served_next(connection: Connection, held: list[Lease], slices: int) -> list[int]:
+    """Whose slices these slots run next, one after the other."""
+    served = []
+    for _ in range(slices):
+        lease = held.pop(0)
+        served.append(lease.batch)
+        verdict = commit(connection, lease, 1)
+        held.append(after(lease, verdict) if verdict.word == "continue" else take(connection))
+    return served
+
+
+def test_a_newcomer_is_not_owed_what_passed_without_a_claim(ledger: Connection) -> None:
+    """A slot that keeps its range counts as much as one that claims: who comes then gets half, and not all."""
+    old = submit(ledger, 1000, ranges=[(1, 1000)])
+    held = [kept(ledger, take(ledger), 300)]
+    new = submit(ledger, 1000, ranges=[(1, 1000)])
+    served = served_next(ledger, held, 100)
+    assert set(served) == {old.id, new.id}
+    assert 45 <= served.count(new.id) <= 55
+
+
+def test_a_newcomer_beside_several_batches(ledger: Connection) -> None:
+    """Also when one of them had less of the slots because it asked for no more: each gets a third."""
+    wide = submit(ledger, 3000, ranges=[(1, 1000), (1001, 1000), (2001, 1000)])
+    narrow = submit(ledger, 3000, ranges=[(1, 1000), (1001, 1000), (2001, 1000)], throttle=1)
+    held = [take(ledger) for _ in range(4)]
+    for _ in range(100):
+        held = [kept(ledger, lease, 1) for lease in held]
+    assert sorted(lease.batch for lease in held) == [wide.id] * 3 + [narrow.id]
+    control.adjust(ledger, narrow.id, "throttle", 0)
+    new = submit(ledger, 3000, ranges=[(1, 1000), (1001, 1000), (2001, 1000)])
+    served = served_next(ledger, held, 300)
+    assert all(85 <= served.count(batch.id) <= 115 for batch in (wide, narrow, new)), served
+
+
+def test_the_clock_does_not_go_back(ledger: Connection) -> None:
+    """A batch whose turn came late, for want of a worker that can run it, makes no newcomer start so early."""
+    rare = submit(ledger, 1000, ranges=[(1, 500), (501, 500)], simulation="mine", version="1")
+    old = submit(ledger, 1000, ranges=[(1, 1000)])
+    held = [kept(ledger, take(ledger), 300)]
+    ranges.claim(
+        ledger, (rare.id, ""), worker="able", slot="able/0", lease_seconds=60, slice_seconds=1, simulations=["mine:1"]
+    )
+    new = submit(ledger, 1000, ranges=[(1, 1000)])
+    served = served_next(ledger, held, 100)
+    assert set(served) == {old.id, new.id}
+    assert 45 <= served.count(new.id) <= 55
 
 
 def pieces_of(connection: Connection, verdict: Verdict) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 -- The message that led here is a ticket for one range, not for a certain one: of its partition the batch with the highest
 -- priority that has had the least of the slots is served. The ticket's own range is preferred, so that with one batch the
 -- message tells the truth.
--- KEYS  1 bs:waiting:<partition>  2 bs:clock
+-- KEYS  1 bs:waiting:<partition>
 -- ARGV  1 partition  2 batch and 3 token that the message names, '' without one  4 worker  5 slot  6 lease, s  7 slice, s
 --       8 most jobs (0: no limit)  9… simulations besides the built-in that the worker has, as name:version
 -- returns {'leased', token, batch, first, count, attempt, tries, careful, lost, crashes of the batch, token…}: the further
@@ -22,8 +22,6 @@ local token, oldest = ARGV[3], redis.call('ZRANGE', ranges_key(id), 0, 0, 'WITHS
 -- What was lost with a slot comes before what the ticket names.
 if id ~= ARGV[2] or tonumber(oldest[2]) < 0 or not redis.call('ZSCORE', ranges_key(id), token) then token = oldest[1] end
 local batch, range = batch_key(id), range_key(token)
-local b = redis.call('HMGET', batch, 'served', 'priority', 'crashes')
-redis.call('HSET', KEYS[2], ARGV[1] .. '/' .. (b[2] or '0'), b[1])
 redis.call('ZREM', ranges_key(id), token)
 lease(id, token, tonumber(ARGV[6]))
 -- Who it is comes before anything is shared, or its slot would look free.
@@ -44,7 +42,7 @@ else
 end
 redis.call('HSET', range, 'count', count, 'since', text(now()))
 redis.call('HSETNX', batch, 'started', text(now()))
-charge(id, tonumber(ARGV[7]))
+begin_slice(id, tonumber(ARGV[7]))
 settle(id)
 return {'leased', token, id, first, count, r[3] + 1 + r[4] + r[5], tonumber(r[4]), r[6], tonumber(r[5]),
-  tonumber(b[3] or 0), unpack(tokens)}
+  number(batch, 'crashes'), unpack(tokens)}

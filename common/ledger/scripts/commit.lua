@@ -105,6 +105,6 @@ redis.call('HSET', KEYS[3], 'first', first, 'crashes', like.crashes, 'lost', lik
 if not keep then count = share(id, token, first, count) end
 redis.call('HSET', KEYS[3], 'count', count, 'since', text(now()))
 redis.call('ZADD', KEYS[1], text(now() + tonumber(ARGV[6])), token)
-charge(id, slice)
+begin_slice(id, slice)
 settle(id)
 return {'continue', 0, first, count, text(like.careful), unpack(tokens)}

@@ -135,6 +135,16 @@ local function charge(id, seconds)
   redis.call('ZADD', P .. 'waiting:' .. redis.call('HGET', batch_key(id), 'partition'), 'XX', text(score(id)), id)
 end
 
+-- A slot begins a slice of a batch. What the batch has had until now is the slice's start tag, and the greatest one of what is
+-- in service is its priority's virtual time, from which newcomers start. A slot that keeps its range must move it, too, or they
+-- would be owed all that the batch has had since its last claim; and it never goes back, or who was late would come first twice.
+local function begin_slice(id, seconds)
+  local b = redis.call('HMGET', batch_key(id), 'partition', 'priority', 'served')
+  local field, served = b[1] .. '/' .. (b[2] or '0'), tonumber(b[3] or '0')
+  if served > number(P .. 'clock', field) then redis.call('HSET', P .. 'clock', field, text(served)) end
+  charge(id, seconds)
+end
+
 -- A leased range counts as one RUNNING job: a slot runs one at a time.
 local function lease(id, token, seconds)
   redis.call('ZADD', LEASES, text(now() + seconds), token)

@@ -12,7 +12,10 @@ from tests.integration.ledger_support import (
     submit,
     take,
 )
-from tests.support import counted
+from tests.support import counted, dump
+
+# More than are run, each of one job.
+RANGES = [(first, 1) for first in range(1, 301)]
 
 
 def order(connection: Connection) -> list[int]:
@@ -95,6 +98,43 @@ def test_a_newcomer_of_a_priority_starts_where_that_priority_is(ledger: Connecti
     new = submit(ledger, 60, priority=1)
     served = [commit_one(ledger) for _ in range(20)]
     assert abs(served.count(old.id) - served.count(new.id)) <= 2
+
+
+@pytest.mark.parametrize(("busy", "idle"), [(0, 5), (5, 0)])
+def test_who_changes_its_priority_gets_its_part_there(ledger: Connection, busy: int, idle: int) -> None:
+    """However much, or little, it had at the other; also when another comes after it."""
+    moved, there = submit(ledger, 300, ranges=RANGES, priority=busy), submit(ledger, 300, ranges=RANGES, priority=idle)
+    control.adjust(ledger, there.id, "held", 1)
+    assert {commit_one(ledger) for _ in range(100)} == {moved.id}
+    control.adjust(ledger, moved.id, "priority", idle)
+    control.adjust(ledger, there.id, "held", 0)
+    served = [commit_one(ledger) for _ in range(20)]
+    assert abs(served.count(moved.id) - served.count(there.id)) <= 2
+    new = submit(ledger, 300, ranges=RANGES, priority=idle)
+    served = [commit_one(ledger) for _ in range(30)]
+    assert all(8 <= served.count(spec.id) <= 12 for spec in (moved, there, new)), served
+
+
+def test_who_changes_its_priority_to_where_nobody_was(ledger: Connection) -> None:
+    """It starts that priority's time, and shares it with who comes later."""
+    first = submit(ledger, 300, ranges=RANGES)
+    served = [commit_one(ledger) for _ in range(50)]
+    control.adjust(ledger, first.id, "priority", 3)
+    served = [commit_one(ledger) for _ in range(50)]
+    assert set(served) == {first.id}
+    second = submit(ledger, 300, ranges=RANGES, priority=3)
+    served = [commit_one(ledger) for _ in range(20)]
+    assert abs(served.count(first.id) - served.count(second.id)) <= 2
+
+
+def test_the_same_priority_again_changes_nothing(ledger: Connection) -> None:
+    """What the batch has had is still counted."""
+    spec = submit(ledger, 300, ranges=RANGES, priority=3)
+    for _ in range(5):
+        commit_one(ledger)
+    before = dump(ledger)
+    assert control.adjust(ledger, spec.id, "priority", 3) == []
+    assert dump(ledger) == before
 
 
 def test_priorities_are_no_matter_of_order_in_the_end(ledger: Connection) -> None:

@@ -5,7 +5,12 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
 if redis.call('HGET', KEYS[1], ARGV[2]) == ARGV[3] then return {} end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+local partition = redis.call('HGET', KEYS[1], 'partition')
+if ARGV[2] == 'priority' then
+  -- What it was served until now was counted by another priority's clock: by this one's it could be owed days, or owe them.
+  redis.call('HSET', KEYS[1], 'served', text(number(P .. 'clock', partition .. '/' .. ARGV[3])))
+end
 -- As if it came anew: with its new rank, and a ticket for each range that may be taken now.
-redis.call('ZREM', P .. 'waiting:' .. redis.call('HGET', KEYS[1], 'partition'), ARGV[1])
+redis.call('ZREM', P .. 'waiting:' .. partition, ARGV[1])
 settle(ARGV[1])
 return tokens

@@ -241,7 +241,7 @@ def release(connection: Connection, *, patient: bool = False) -> list[Ticket]:
 
 
 def share(connection: Connection, *, slice_seconds: float, partition: str = DEFAULT_PARTITION) -> list[Ticket]:
-    """Take the end of the longest range from a slot that is at a long job, when slots are idle."""
+    """Take the end of a range whose slot is at a long job, with the most jobs behind that, when slots are idle."""
     return tickets(connection, connection.run("share", [keys.LEASES], [partition, slice_seconds]))
 
 

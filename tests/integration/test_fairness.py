@@ -163,3 +163,35 @@ def test_share_takes_the_end_of_a_long_jobs_range(connection: Connection) -> Non
     assert dump(connection) == before
     drain_with(connection, Lease(lease.token, lease.batch, lease.first, found.count))
     assert counted(connection, spec.id) == {"COMPLETED": 100}
+
+
+@pytest.mark.parametrize("why", ["at its last job", "no other slot can run it", "throttled"])
+def test_what_cannot_be_shared_keeps_nothing_else_from_it(ledger: Connection, why: str) -> None:
+    """The longest range is such a one: slots that are idle get the end of the next."""
+    needs = {"simulation": "mine", "version": "1"} if why == "no other slot can run it" else {}
+    long = submit(ledger, 1000, ranges=[(1, 1000)], throttle=int(why == "throttled"), **needs)
+    short = submit(ledger, 10, ranges=[(1, 10)])
+    held = {}
+    for spec, has in ((long, ["mine:1"]), (short, [])):
+        lease, _ = ranges.claim(
+            ledger, (spec.id, ""), worker="w", slot="w/0", lease_seconds=60, slice_seconds=1, simulations=has
+        )
+        assert lease is not None
+        held[lease.batch] = lease
+    at = {held[long.id].token: 1000 if why == "at its last job" else 1, held[short.id].token: 1}
+    ranges.renew(ledger, at, lease_seconds=60)
+    ledger.command("HSET", keys.PARTITION_SLOTS, "default", 4)
+    tickets = wait_for(lambda: ranges.share(ledger, slice_seconds=0.0), 30, "the sharing of a range")
+    assert {ticket.batch for ticket in tickets} == {short.id}
+    # In three parts, of which the holder keeps one.
+    assert sum(ticket.count for ticket in tickets) == 6
+
+
+def test_the_range_with_the_most_behind_its_job_is_shared(ledger: Connection) -> None:
+    """Not the one with the most jobs, which are done but not committed yet."""
+    done, begun = submit(ledger, 1000, ranges=[(1, 1000)]), submit(ledger, 100, ranges=[(1, 100)])
+    held = {lease.batch: lease for lease in (take(ledger), take(ledger))}
+    ranges.renew(ledger, {held[done.id].token: 990, held[begun.id].token: 1}, lease_seconds=60)
+    ledger.command("HSET", keys.PARTITION_SLOTS, "default", 3)
+    tickets = wait_for(lambda: ranges.share(ledger, slice_seconds=0.0), 30, "the sharing of a range")
+    assert {ticket.batch for ticket in tickets} == {begun.id}

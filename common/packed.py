@@ -21,30 +21,20 @@ A whole block is never changed or removed, so what a reader once found stays whe
 segment is cut off: by its writer after a failed write, and by the next one that opens it.
 """
 
-import errno
 import fcntl
 import os
 import re
-import secrets
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
-from common.batch import BatchSpec
-from common.outputs import directory, staging
 from common.settings import MAX_JOBS
 
 PACKED_NAME = "packed"
 SEGMENT_NAME = re.compile(r"segment-[A-Za-z0-9_.-]+\.bin")
-# A buffer of this size becomes a block before the slice ends.
-FLUSH_BYTES = 4 * 2**20
-# pread(2) gives at most 2 GiB at once.
-MAX_CSV_BYTES = 2**30
 READ_BYTES = 2**20
 
 _MAGIC, _VERSION = b"BSPK", 1
@@ -52,12 +42,7 @@ _FIELDS = struct.Struct("<4sIIQ")
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = _FIELDS.size + _CRC.size
 # What a job takes besides its CSV.
-_JOB_BYTES = 8
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
-# Together with the rest it stays below the 255 bytes of a file name.
-_LONGEST_SLOT = 150
-# macOS has no fdatasync.
-_sync_data = getattr(os, "fdatasync", os.fsync)
+JOB_BYTES = 8
 
 
 class Block(NamedTuple):
@@ -85,7 +70,7 @@ def _read_block(descriptor: int, start: int, size: int) -> Block | None:
         return None
     magic, version, count, payload = _FIELDS.unpack_from(header)
     arrays = start + _HEADER_BYTES
-    end = arrays + _JOB_BYTES * count + payload
+    end = arrays + JOB_BYTES * count + payload
     # Only what is there is read, however large a damaged header says that it is.
     if magic != _MAGIC or version != _VERSION or not count or end > size:
         return None
@@ -94,11 +79,11 @@ def _read_block(descriptor: int, start: int, size: int) -> Block | None:
         != _CRC.unpack_from(header, _FIELDS.size)[0]
     ):
         return None
-    numbers = np.frombuffer(os.pread(descriptor, _JOB_BYTES * count, arrays), dtype="<u4")
+    numbers = np.frombuffer(os.pread(descriptor, JOB_BYTES * count, arrays), dtype="<u4")
     indices, lengths = numbers[:count], numbers[count:]
     if indices.min() < 1 or indices.max() > MAX_JOBS or int(lengths.sum(dtype=np.uint64)) != payload:
         return None
-    return Block(indices, lengths, arrays + _JOB_BYTES * count, end)
+    return Block(indices, lengths, arrays + JOB_BYTES * count, end)
 
 
 def checksum(descriptor: int, start: int, end: int, crc: int = 0) -> int | None:
@@ -150,133 +135,3 @@ def lock_file(name: str, place: int) -> int | None:
         raise
     os.close(descriptor)
     return None
-
-
-class PackedWriter:
-    """Writes the CSVs of one batch for one slot into its segment; used as :class:`common.job_writer.JobWriter`.
-
-    ``durability`` is ``none``, or ``slice`` or ``file``, which are the same here: :meth:`sync` makes all that was
-    written durable at once, with one fdatasync. Until then it is in this process's memory, or lost with the machine.
-
-    Methods raise OSError; ENOENT means that the batch's staging directory is gone. After a failed write the buffer is
-    kept and :meth:`sync` may be tried again; after a failed fdatasync the writer is of no more use.
-    """
-
-    def __init__(self, root: Path, spec: BatchSpec, slot: str, durability: str) -> None:
-        self._jobs = spec.jobs
-        self._durable = durability != "none"
-        self._fence = staging(root, spec)
-        self._indices: list[int] = []
-        self._parts: list[bytes] = []
-        self._bytes = 0
-        # The end of the last whole block, and what of it is known to be on disk.
-        self._end, self._synced = 0, -1
-        self._broken = False
-        place = directory(root, spec)
-        with ExitStack() as stack:
-            self._staging = _open_directory(stack, self._fence)
-            self._place = _open_directory(stack, place)
-            with suppress(FileExistsError):
-                (place / PACKED_NAME).mkdir()
-            self._packed = _open_directory(stack, place / PACKED_NAME)
-            # Again: if the batch was moved away meanwhile, this packed/ is the next one's.
-            self._check_fence()
-            self._name, self._segment = self._take_segment(_UNSAFE.sub("_", slot)[:_LONGEST_SLOT])
-            stack.callback(os.close, self._segment)
-            self.refresh()
-            self._descriptors = stack.pop_all()
-
-    def _take_segment(self, slot: str) -> tuple[str, int]:
-        """The slot's segment, or the next one that no zombie of the slot holds."""
-        number, name = 0, f"segment-{slot}.bin"
-        while (descriptor := lock_file(name, self._packed)) is None:
-            number += 1
-            name = f"segment-{slot}.{number}.bin"
-        return name, descriptor
-
-    def write(self, index: int, data: bytes) -> None:
-        """Take job ``index``'s CSV, at most 1 GiB; it is written with others, at the latest by :meth:`sync`.
-
-        Raises OSError, and then has not taken it; ValueError when the batch has no such job.
-        """
-        if self._bytes >= FLUSH_BYTES:
-            self._flush()
-        size = len(data)
-        if not 0 < index <= self._jobs or size > MAX_CSV_BYTES:
-            raise ValueError(f"job {index} of {self._jobs} with {size} bytes cannot be written")
-        self._indices.append(index)
-        self._parts.append(data)
-        self._bytes += size + _JOB_BYTES
-
-    def sync(self) -> None:
-        """Write what is buffered as a block and make it durable, if the durability asks for it."""
-        self._flush()
-        if not self._durable or self._end == self._synced:
-            return
-        try:
-            _sync_data(self._segment)
-            if self._synced < 0:
-                # The segment's name is an entry of packed/, and that one of the batch's directory.
-                os.fsync(self._packed)
-                os.fsync(self._place)
-        except OSError:
-            self._abandon()
-            raise
-        self._synced = self._end
-
-    def refresh(self) -> None:
-        """Go on behind the last whole block, which may be a forked child's; cut off what of one is torn."""
-        size = os.fstat(self._segment).st_size
-        for block in blocks(self._segment, self._end, size):
-            self._end = block.end
-        if size > self._end:
-            os.ftruncate(self._segment, self._end)
-
-    def close(self) -> None:
-        """Close the segment. What was not synced is dropped: nobody has been told of it."""
-        self._descriptors.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-    def _flush(self) -> None:
-        self._check_fence()
-        if self._broken:
-            raise OSError(errno.EIO, "A sync of this segment failed; open another", self._name)
-        if not self._parts:
-            return
-        block = encode(self._indices, self._parts)
-        try:
-            write_all(self._segment, block, self._end)
-        except OSError:
-            # If even this fails, the next block is written over the torn one.
-            with suppress(OSError):
-                os.ftruncate(self._segment, self._end)
-            raise
-        self._end += len(block)
-        self._indices, self._parts, self._bytes = [], [], 0
-
-    def _check_fence(self) -> None:
-        """The directory that was opened still has its name: st_nlink of a removed one differs between file systems."""
-        if not os.path.samestat(os.fstat(self._staging), self._fence.stat()):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._fence))
-
-    def _abandon(self) -> None:
-        """Let nobody append to this segment again.
-
-        After a failed sync the kernel may hold pages as clean that are not on disk. Blocks behind them would be lost
-        with them in a power cut, and to cut them off would take back what a reader has found.
-        """
-        self._broken = True
-        name = f"{self._name.removesuffix('.bin')}.{secrets.token_hex(8)}.bin"
-        with suppress(OSError):
-            os.rename(self._name, name, src_dir_fd=self._packed, dst_dir_fd=self._packed)
-
-
-def _open_directory(stack: ExitStack, path: Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    return descriptor

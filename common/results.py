@@ -13,8 +13,8 @@ from common.batch import BatchSpec
 from common.errors import InvalidInput
 from common.job_writer import JobWriter
 from common.outputs import JOB_NAME, job_name
-from common.packed import PackedWriter
 from common.packed_index import PackedReader
+from common.packed_writer import PackedWriter
 
 FILES, PACKED = "files", "packed"
 

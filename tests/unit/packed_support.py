@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from common import outputs, packed
 from common.batch import BatchSpec
-from common.packed import PackedWriter
 from common.packed_index import PackedReader
+from common.packed_writer import PackedWriter
 
 JOBS = 60
 SPEC = BatchSpec(7, JOBS, 42)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import outputs, packed
+from common import outputs, packed, packed_writer
 from common.batch import BatchSpec
-from common.packed import PackedWriter
 from common.packed_index import PackedReader, write_index
+from common.packed_writer import PackedWriter
 from tests.support import REPO, environment
 from tests.unit.packed_support import (
     JOBS,
@@ -34,7 +34,7 @@ APPEND = """
 import sys
 from pathlib import Path
 from common.batch import BatchSpec
-from common.packed import PackedWriter
+from common.packed_writer import PackedWriter
 spec = BatchSpec(7, 100_000, 42)
 with PackedWriter(Path(sys.argv[1]), spec, sys.argv[2], "none") as writer:
     for first in range(int(sys.argv[3]), 100_000, 200):
@@ -49,7 +49,7 @@ with PackedWriter(Path(sys.argv[1]), spec, sys.argv[2], "none") as writer:
 def test_any_slices_read_back(slices: list[tuple[int, list[int]]], flush_bytes: int) -> None:
     """Slots, repeated jobs, gaps, empty slices, blocks in the middle of a slice: one reader follows all of it."""
     with prepared() as root, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed, "FLUSH_BYTES", flush_bytes)
+        patch.setattr(packed_writer, "FLUSH_BYTES", flush_bytes)
         writers = [PackedWriter(root, SPEC, f"w-{number}", "none") for number in range(3)]
         follower, written = PackedReader(root / "7"), set[int]()
         for slot, indices in slices:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from common import outputs, packed
+from common import outputs, packed, packed_writer
 from common.batch import BatchSpec
-from common.packed import PackedWriter, lock_file
+from common.packed import lock_file
 from common.packed_index import PackedReader, write_index
+from common.packed_writer import PackedWriter
 from tests.unit.packed_support import (
     JOBS,
     SPEC,
@@ -70,7 +71,7 @@ def test_short_writes_are_continued(root: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_write_that_fails_takes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a full buffer cannot be written, the job that came with it is refused, and the others are kept."""
-    monkeypatch.setattr(packed, "FLUSH_BYTES", 50)
+    monkeypatch.setattr(packed_writer, "FLUSH_BYTES", 50)
     outputs.prepare(root, SPEC)
     with PackedWriter(root, SPEC, "a", "none") as writer:
         writer.write(1, b"x" * 60)
@@ -96,7 +97,7 @@ def test_durability(root: Path, monkeypatch: pytest.MonkeyPatch, durability: str
     """One fdatasync for each slice that wrote something; the two directories with the first; none if not asked for."""
     outputs.prepare(root, SPEC)
     seen: list[str] = []
-    monkeypatch.setattr(packed, "_sync_data", lambda _: seen.append("data"))
+    monkeypatch.setattr(packed_writer, "_sync_data", lambda _: seen.append("data"))
     monkeypatch.setattr(os, "fsync", lambda _: seen.append("dir"))
     append(root, "a", [1, 2], [], [3], durability=durability)
     assert seen == calls.split()
@@ -118,7 +119,7 @@ def test_failed_sync_closes_the_segment_for_ever(root: Path, monkeypatch: pytest
     reader = PackedReader(root / "7")
     assert readable(root, reader) == {1}
     with PackedWriter(root, SPEC, "a", "slice") as writer, monkeypatch.context() as patch:
-        patch.setattr(packed, "_sync_data", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        patch.setattr(packed_writer, "_sync_data", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
         writer.write(2, data_of(2))
         with pytest.raises(OSError, match="no"):
             writer.sync()

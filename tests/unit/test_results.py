@@ -10,7 +10,7 @@ from common import outputs, results
 from common.batch import BatchSpec
 from common.errors import InvalidInput
 from common.job_writer import JobWriter
-from common.packed import PackedWriter
+from common.packed_writer import PackedWriter
 from common.rows import read_rows
 
 ROW = b'numbers,sum,mean\r\n"[33, 14]",47,23.5\r\n'

@@ -49,7 +49,7 @@ class PackedReader:
     """Reads the CSVs of a packed batch, also while it is written; may be used by several threads.
 
     ``place`` is the batch's directory, which need not exist; ``jobs`` is a hint that saves copying. Memory is 14 bytes
-    a job. When the directory's ``packed/`` becomes another one, nothing of the old is remembered.
+    a job. When the directory's ``packed/`` becomes another one, or its index does, nothing of the old is remembered.
     """
 
     def __init__(self, place: Path, jobs: int = 0) -> None:
@@ -57,7 +57,7 @@ class PackedReader:
         self._jobs = jobs
         self._lock = threading.Lock()
         self._catalog = _Catalog(0)
-        self._identity: tuple[int, int] | None = None
+        self._identity: tuple[int, ...] = ()
 
     def read(self, index: int) -> bytes | None:
         """The CSV of job ``index``; None when there is none. Raises OSError when the volume cannot be read."""
@@ -92,10 +92,13 @@ class PackedReader:
         return found
 
     def _recognise(self, packed: int) -> None:
-        """Start anew when another batch has this directory now."""
-        status = os.fstat(packed)
-        if self._identity != (status.st_dev, status.st_ino):
-            self._identity = status.st_dev, status.st_ino
+        """Start anew when another batch has this directory now, or the batch has ended.
+
+        The index of its end leaves out what was packed and never committed, and the scan had found.
+        """
+        identity = _identity(packed)
+        if self._identity != identity:
+            self._identity = identity
             self._catalog = _load(packed) or _Catalog(self._jobs)
 
     def _refresh(self, packed: int) -> None:
@@ -228,6 +231,17 @@ def _open_packed(path: Path) -> int | None:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _identity(packed: int) -> tuple[int, ...]:
+    """Which directory this is, and which index it has."""
+    status = os.fstat(packed)
+    try:
+        index = os.stat(INDEX_NAME, dir_fd=packed, follow_symlinks=False)
+    except FileNotFoundError:
+        return status.st_dev, status.st_ino
+    # The number of an index that was replaced may be the next one's.
+    return status.st_dev, status.st_ino, index.st_ino, index.st_mtime_ns
 
 
 def _write(descriptor: int, catalog: _Catalog, jobs: int) -> None:

@@ -221,3 +221,28 @@ def test_cancelled_jobs_of_a_packed_batch(
     assert_problem(client.get(f"/outputs/{spec.id}/job_4.csv"), 404, "name")
     assert sorted(exported(root, spec, tmp_path / "out")) == ["job_1.csv", "job_2.csv", "job_3.csv"]
     assert audit(connection, root, spec.id) == []
+
+
+def test_a_result_that_was_never_committed_is_not_served_after_the_end(
+    submitter: Submitter, connection: Connection, root: Path, client: FlaskClient
+) -> None:
+    """Also by an API that had found it while the batch ran; run again it is there, before and after the next end."""
+    spec = submitter.submit(10, SEED, options=PACKED)
+    run_jobs(connection, root, spec.id, 3)
+    with results.writer(root, spec, "t", "none") as writer:
+        writer.write(4, expected_csv(SEED, 4))
+        writer.sync()
+    assert client.get(f"/outputs/{spec.id}/job_1.csv").data == expected_csv(SEED, 1)
+    assert client.get(f"/outputs/{spec.id}/job_4.csv").status_code == 200
+    control.cancel(connection, spec.id)
+    assert write_results(connection, root, spec.id, "w")
+    assert client.get(f"/outputs/{spec.id}/job_1.csv").data == expected_csv(SEED, 1)
+    assert_problem(client.get(f"/outputs/{spec.id}/job_4.csv"), 404, "name")
+    assert client.post(f"/batches/{spec.id}/requeue", json={"states": ["CANCELLED"]}).get_json()["requeued"] == 7
+    assert_problem(client.get(f"/outputs/{spec.id}/job_4.csv"), 404, "name")
+    run_jobs(connection, root, spec.id)
+    for _ in range(2):
+        for index in range(1, 11):
+            assert client.get(f"/outputs/{spec.id}/job_{index}.csv").data == expected_csv(SEED, index)
+        write_results(connection, root, spec.id, "w")
+    assert counted(connection, spec.id) == {"COMPLETED": 10}

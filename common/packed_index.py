@@ -18,31 +18,27 @@ An index need not be complete: what a segment holds beyond it, and new segments,
 costs a full scan, nothing else.
 """
 
-import errno
 import json
 import os
 import struct
 import threading
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import Conflict
-from common.packed import PACKED_NAME, SEGMENT_NAME, Block, blocks, checksum, lock_file, write_all
+from common.packed import PACKED_NAME, SEGMENT_NAME, checksum, lock_file, write_all
+from common.packed_catalog import LOCATION, READ_ONLY, Catalog, Segment, list_segments
 
 INDEX_NAME = "index.bin"
 _TEMPORARY = ".index.tmp"
-_LOCATION = np.dtype([("segment", "<u2"), ("offset", "<u8"), ("length", "<u4")])
-_MOST_SEGMENTS = 2**16 - 1
 _MAGIC, _VERSION = b"BSPI", 1
 _FIELDS = struct.Struct("<4sIII")
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = _FIELDS.size + _CRC.size
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class PackedReader:
@@ -56,7 +52,7 @@ class PackedReader:
         self._path = place / PACKED_NAME
         self._jobs = jobs
         self._lock = threading.Lock()
-        self._catalog = _Catalog(0)
+        self._catalog = Catalog(0)
         self._identity: tuple[int, ...] = ()
 
     def read(self, index: int) -> bytes | None:
@@ -99,11 +95,11 @@ class PackedReader:
         identity = _identity(packed)
         if self._identity != identity:
             self._identity = identity
-            self._catalog = _load(packed) or _Catalog(self._jobs)
+            self._catalog = _load(packed) or Catalog(self._jobs)
 
     def _refresh(self, packed: int) -> None:
         if not self._catalog.refresh(packed):
-            self._catalog = _load(packed) or _Catalog(self._jobs)
+            self._catalog = _load(packed) or Catalog(self._jobs)
             self._catalog.refresh(packed)
 
 
@@ -123,10 +119,10 @@ def write_index(
         return
     try:
         # All through this one descriptor: the index lies beside the segments it was made of, wherever they are moved.
-        catalog = _Catalog(jobs)
+        catalog = Catalog(jobs)
         catalog.refresh(packed)
         if keep is not None:
-            catalog.table[: len(keep)][~keep] = np.zeros((), dtype=_LOCATION)
+            catalog.table[: len(keep)][~keep] = np.zeros((), dtype=LOCATION)
         descriptor = lock_file(_TEMPORARY, packed)
         if descriptor is None:
             raise Conflict(f"{place / PACKED_NAME / INDEX_NAME} is being written by another process.")
@@ -139,91 +135,6 @@ def write_index(
         os.fsync(packed)
     finally:
         os.close(packed)
-
-
-@dataclass
-class _Segment:
-    name: str
-    # The end of the last valid block.
-    end: int = 0
-    # Size and time of change when it was last scanned.
-    seen: tuple[int, int] | None = None
-
-
-class _Catalog:
-    """Where each job lies in one directory's segments, as far as they have been scanned."""
-
-    def __init__(self, jobs: int) -> None:
-        self.table = np.zeros(jobs, dtype=_LOCATION)
-        self.segments: list[_Segment] = []
-
-    def cut(self, packed: int, index: int) -> bytes | None:
-        """The CSV of a job that is known; None when it is not, or not there any more."""
-        if not 0 < index <= len(self.table):
-            return None
-        number, offset, length = self.table[index - 1].item()
-        if not 0 < number <= len(self.segments) or offset + length > self.segments[number - 1].end:
-            return None
-        try:
-            descriptor = os.open(self.segments[number - 1].name, _READ, dir_fd=packed)
-        except FileNotFoundError:
-            return None
-        try:
-            data = os.pread(descriptor, length, offset)
-        finally:
-            os.close(descriptor)
-        return data if len(data) == length else None
-
-    def refresh(self, packed: int) -> bool:
-        """Scan what is new; False when something that was scanned is no longer there, and all must be forgotten."""
-        found = _segments(packed)
-        if any(segment.name not in found or found[segment.name][0] < segment.end for segment in self.segments):
-            return False
-        known = {segment.name for segment in self.segments}
-        self.segments += [_Segment(name) for name in sorted(found.keys() - known)]
-        if len(self.segments) > _MOST_SEGMENTS:
-            raise OSError(errno.EFBIG, f"there are more than {_MOST_SEGMENTS} segments")
-        for number, segment in enumerate(self.segments, 1):
-            if segment.seen != found[segment.name]:
-                self._scan(packed, number, segment, found[segment.name][0])
-                segment.seen = found[segment.name]
-        return True
-
-    def _scan(self, packed: int, number: int, segment: _Segment, size: int) -> None:
-        try:
-            descriptor = os.open(segment.name, _READ, dir_fd=packed)
-        except FileNotFoundError:
-            # Renamed since it was listed: the next look starts anew.
-            return
-        try:
-            for block in blocks(descriptor, segment.end, size):
-                self._enter(number, block)
-                segment.end = block.end
-        finally:
-            os.close(descriptor)
-
-    def _enter(self, number: int, block: Block) -> None:
-        last = int(block.indices.max())
-        if last > len(self.table):
-            grown = np.zeros(max(last, len(self.table) * 3 // 2), dtype=_LOCATION)
-            grown[: len(self.table)] = self.table
-            self.table = grown
-        rows = block.indices.astype(np.intp) - 1
-        ends = np.cumsum(block.lengths, dtype=np.uint64)
-        self.table["segment"][rows] = number
-        self.table["offset"][rows] = ends - block.lengths + np.uint64(block.payload)
-        self.table["length"][rows] = block.lengths
-
-
-def _segments(packed: int) -> dict[str, tuple[int, int]]:
-    """Size and time of change of each segment."""
-    found = {}
-    with os.scandir(packed) as entries:
-        for entry in entries:
-            if SEGMENT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                status = entry.stat(follow_symlinks=False)
-                found[entry.name] = status.st_size, status.st_mtime_ns
-    return found
 
 
 def _open_packed(path: Path) -> int | None:
@@ -244,7 +155,7 @@ def _identity(packed: int) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, index.st_ino, index.st_mtime_ns
 
 
-def _write(descriptor: int, catalog: _Catalog, jobs: int) -> None:
+def _write(descriptor: int, catalog: Catalog, jobs: int) -> None:
     names = json.dumps([[segment.name, segment.end] for segment in catalog.segments]).encode()
     table = catalog.table[:jobs].view(np.uint8).data
     fields = _FIELDS.pack(_MAGIC, _VERSION, jobs, len(names))
@@ -255,10 +166,10 @@ def _write(descriptor: int, catalog: _Catalog, jobs: int) -> None:
     os.fsync(descriptor)
 
 
-def _load(packed: int) -> _Catalog | None:
+def _load(packed: int) -> Catalog | None:
     """What the index says; None when there is none, or it is damaged, or speaks of what is not there."""
     try:
-        descriptor = os.open(INDEX_NAME, _READ, dir_fd=packed)
+        descriptor = os.open(INDEX_NAME, READ_ONLY, dir_fd=packed)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb", buffering=0) as file:
@@ -266,30 +177,30 @@ def _load(packed: int) -> _Catalog | None:
             catalog = _parse(file)
         except (OSError, ValueError, TypeError):
             return None
-    found = _segments(packed)
+    found = list_segments(packed)
     there = all(found.get(segment.name, (-1,))[0] >= segment.end for segment in catalog.segments)
     return catalog if there else None
 
 
-def _parse(file: FileIO) -> _Catalog:
+def _parse(file: FileIO) -> Catalog:
     descriptor = file.fileno()
     header = os.pread(descriptor, _HEADER_BYTES, 0)
     if len(header) < _HEADER_BYTES:
         raise ValueError("no header")
     magic, version, jobs, listed = _FIELDS.unpack_from(header)
     start = _HEADER_BYTES + listed
-    size = start + jobs * _LOCATION.itemsize
+    size = start + jobs * LOCATION.itemsize
     if magic != _MAGIC or version != _VERSION or size != os.fstat(descriptor).st_size:
         raise ValueError("no index")
     crc = checksum(descriptor, _HEADER_BYTES, size, zlib.crc32(header[: _FIELDS.size]))
     if crc != _CRC.unpack_from(header, _FIELDS.size)[0]:
         raise ValueError("damaged")
-    catalog = _Catalog(0)
+    catalog = Catalog(0)
     for name, end in json.loads(os.pread(descriptor, listed, _HEADER_BYTES)):
         if not SEGMENT_NAME.fullmatch(name):
             raise ValueError(name)
-        catalog.segments.append(_Segment(name, end))
+        catalog.segments.append(Segment(name, end))
     if jobs:
         # Copy on write: blocks that are found later are entered into this process's copy.
-        catalog.table = np.memmap(file, _LOCATION, "c", start, (jobs,))
+        catalog.table = np.memmap(file, LOCATION, "c", start, (jobs,))
     return catalog

@@ -73,7 +73,7 @@ def count_scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         starts.append(start)
         return real(descriptor, start, size)
 
-    monkeypatch.setattr("common.packed_index.blocks", counted)
+    monkeypatch.setattr("common.packed_catalog.blocks", counted)
     return starts
 
 

@@ -41,13 +41,15 @@ def audit(connection: Connection, root: Path, batch_id: int, *, files: bool = Tr
     found: list[str] = []
     seen: Counter[JobState] = Counter()
     statistics: dict[str, Moments] = {}
-    store = results.open_store(outputs.locate(root, view.spec), view.spec)
+    store = results.open_store(outputs.locate(root, view.spec), view.spec, checked=True)
     for first, records in chunks(connection, view.spec):
         seen.update({JobState(int(code)): int(count) for code, count in zip(*_unique(records), strict=True)})
         good = records[records["state"] == JobState.COMPLETED]
         collect(statistics, good, view.spec.outputs)
         if files:
             found += _file_problems(store, view.spec, first, records)
+    if found:
+        found += store.damage()
     found += _counter_problems(view, seen)
     found += _statistics_problems(batches.statistics(connection, batch_id, view.spec.outputs), statistics)
     found += _range_problems(connection, view)
@@ -94,8 +96,10 @@ def missing(place: Path, spec: BatchSpec) -> tuple[int, list[str]]:
 
     While there are none, before the batch has ended, nothing is known to be missing.
     """
-    present = results.open_store(place, spec).present(spec.jobs)
     completed = _completed(place / outputs.RESULTS_NAME, spec.jobs)
+    # The count alone says less than the index, which knows what was packed and never committed.
+    store = results.open_store(place, spec, checked=completed is not None)
+    present = store.present(spec.jobs)
     if completed is None:
         count = _summed_up(place / outputs.SUMMARY_NAME) - int(present.sum())
         return (count, [f"{_jobs(count)} completed and {_have(count)} no CSV in {place}."]) if count > 0 else (0, [])
@@ -104,7 +108,10 @@ def missing(place: Path, spec: BatchSpec) -> tuple[int, list[str]]:
         return 0, []
     names = ", ".join(f"{spec.id}_{index}" for index in gone[:MOST_NAMED])
     more = " …" if len(gone) > MOST_NAMED else ""
-    return len(gone), [f"{_jobs(len(gone))} completed and {_have(len(gone))} no CSV in {place}: {names}{more}"]
+    return len(gone), [
+        f"{_jobs(len(gone))} completed and {_have(len(gone))} no CSV in {place}: {names}{more}",
+        *store.damage(),
+    ]
 
 
 def _completed(path: Path, jobs: int) -> np.ndarray | None:

@@ -14,11 +14,13 @@ count × ``u4``        bytes of each job's CSV
 payload               the CSVs, one after the other
 ====================  ========================================================================
 
-A reader stops at the first block of a segment that is incomplete or whose CRC is wrong. A job may be in several blocks,
-when it ran again after a lost lease: they hold the same bytes, the last one read counts, the others waste space.
+A block that is incomplete or whose CRC is wrong is none; a reader goes on with the next whole one. A job may be in
+several blocks, when it ran again after a lost lease: they hold the same bytes, the last one read counts, the others
+waste space.
 
 A whole block is never changed or removed, so what a reader once found stays where it is. Only the incomplete end of a
-segment is cut off: by its writer after a failed write, and by the next one that opens it.
+segment is cut off: by its writer after a failed write, and by the next one that opens it. A segment that is damaged
+before its end stays as it is, and its slot goes on in another.
 """
 
 import fcntl
@@ -46,8 +48,9 @@ JOB_BYTES = 8
 
 
 class Block(NamedTuple):
-    """Where the jobs of a valid block lie in its segment; offsets in bytes."""
+    """Where a valid block and its jobs lie in a segment; offsets in bytes."""
 
+    start: int
     indices: np.ndarray
     lengths: np.ndarray
     payload: int
@@ -55,13 +58,27 @@ class Block(NamedTuple):
 
 
 def blocks(descriptor: int, start: int, size: int) -> Iterator[Block]:
-    """The valid blocks of a segment of ``size`` bytes from offset ``start`` on, up to the first bad one.
+    """The valid blocks of a segment of ``size`` bytes from offset ``start`` on, also those behind a bad one.
 
     Every CRC is checked; memory does not grow with the payloads. Raises OSError.
     """
-    while (block := _read_block(descriptor, start, size)) is not None:
+    while (block := _read_block(descriptor, start, size) or _next_block(descriptor, start, size)) is not None:
         yield block
         start = block.end
+
+
+def _next_block(descriptor: int, start: int, size: int) -> Block | None:
+    """The first valid block from ``start`` on, wherever it begins."""
+    while len(data := os.pread(descriptor, max(0, min(READ_BYTES, size - start)), start)) >= len(_MAGIC):
+        found = data.find(_MAGIC)
+        while found >= 0:
+            block = _read_block(descriptor, start + found, size)
+            if block is not None:
+                return block
+            found = data.find(_MAGIC, found + 1)
+        # The next one's magic may have begun here.
+        start += len(data) - len(_MAGIC) + 1
+    return None
 
 
 def _read_block(descriptor: int, start: int, size: int) -> Block | None:
@@ -83,7 +100,7 @@ def _read_block(descriptor: int, start: int, size: int) -> Block | None:
     indices, lengths = numbers[:count], numbers[count:]
     if indices.min() < 1 or indices.max() > MAX_JOBS or int(lengths.sum(dtype=np.uint64)) != payload:
         return None
-    return Block(indices, lengths, arrays + JOB_BYTES * count, end)
+    return Block(start, indices, lengths, arrays + JOB_BYTES * count, end)
 
 
 def checksum(descriptor: int, start: int, end: int, crc: int = 0) -> int | None:

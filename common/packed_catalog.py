@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,9 @@ class Segment:
     """A segment, and how much of it has been scanned."""
 
     name: str
-    # The end of the last valid block.
+    # The end of the last valid block, and of the last one that no bad one is before.
     end: int = 0
+    whole: int = 0
     # Size and time of change when it was last scanned.
     seen: tuple[int, int] | None = None
 
@@ -71,8 +73,11 @@ class Catalog:
             # Renamed since it was listed: the next look starts anew.
             return
         try:
-            for block in blocks(descriptor, segment.end, size):
+            # A bad block is looked at again: of what is just being written another machine may see the end first.
+            for block in blocks(descriptor, segment.whole, size):
                 self._enter(number, block)
+                if block.start == segment.whole:
+                    segment.whole = block.end
                 segment.end = block.end
         finally:
             os.close(descriptor)
@@ -88,6 +93,21 @@ class Catalog:
         self.table["segment"][rows] = number
         self.table["offset"][rows] = ends - block.lengths + np.uint64(block.payload)
         self.table["length"][rows] = block.lengths
+
+
+def damaged(packed: int) -> Iterator[tuple[str, int, int]]:
+    """The parts of the segments that are no whole block: (name, first byte, byte behind the last). Raises OSError."""
+    for name, (size, _) in sorted(list_segments(packed).items()):
+        descriptor, end = os.open(name, READ_ONLY, dir_fd=packed), 0
+        try:
+            for block in blocks(descriptor, 0, size):
+                if block.start > end:
+                    yield name, end, block.start
+                end = block.end
+        finally:
+            os.close(descriptor)
+        if size > end:
+            yield name, end, size
 
 
 def list_segments(packed: int) -> dict[str, tuple[int, int]]:

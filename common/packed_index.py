@@ -31,7 +31,7 @@ import numpy as np
 
 from common.errors import Conflict
 from common.packed import PACKED_NAME, SEGMENT_NAME, checksum, lock_file, write_all
-from common.packed_catalog import LOCATION, READ_ONLY, Catalog, Segment, list_segments
+from common.packed_catalog import LOCATION, READ_ONLY, Catalog, Segment, damaged, list_segments
 
 INDEX_NAME = "index.bin"
 _TEMPORARY = ".index.tmp"
@@ -46,11 +46,14 @@ class PackedReader:
 
     ``place`` is the batch's directory, which need not exist; ``jobs`` is a hint that saves copying. Memory is 14 bytes
     a job. When the directory's ``packed/`` becomes another one, or its index does, nothing of the old is remembered.
+
+    The index is believed, unless ``checked``: then all is scanned, and what is in a damaged block is not there.
     """
 
-    def __init__(self, place: Path, jobs: int = 0) -> None:
+    def __init__(self, place: Path, jobs: int = 0, *, checked: bool = False) -> None:
         self._path = place / PACKED_NAME
         self._jobs = jobs
+        self._checked = checked
         self._lock = threading.Lock()
         self._catalog = Catalog(0)
         self._identity: tuple[int, ...] = ()
@@ -87,6 +90,19 @@ class PackedReader:
             found[: len(known)] = known > 0
         return found
 
+    def damage(self) -> list[str]:
+        """Which parts of the segments are no whole block, in sentences; all is scanned. Raises OSError."""
+        packed = _open_packed(self._path)
+        if packed is None:
+            return []
+        try:
+            return [
+                f"The bytes {start} to {end - 1} of {self._path / name} are damaged, or were not written to their end."
+                for name, start, end in damaged(packed)
+            ]
+        finally:
+            os.close(packed)
+
     def _recognise(self, packed: int) -> None:
         """Start anew when another batch has this directory now, or the batch has ended.
 
@@ -95,12 +111,15 @@ class PackedReader:
         identity = _identity(packed)
         if self._identity != identity:
             self._identity = identity
-            self._catalog = _load(packed) or Catalog(self._jobs)
+            self._catalog = self._begin(packed)
 
     def _refresh(self, packed: int) -> None:
         if not self._catalog.refresh(packed):
-            self._catalog = _load(packed) or Catalog(self._jobs)
+            self._catalog = self._begin(packed)
             self._catalog.refresh(packed)
+
+    def _begin(self, packed: int) -> Catalog:
+        return (None if self._checked else _load(packed)) or Catalog(self._jobs)
 
 
 def write_index(
@@ -135,6 +154,12 @@ def write_index(
         os.fsync(packed)
     finally:
         os.close(packed)
+
+
+def indexed_end(packed: int, name: str) -> int:
+    """How much of a segment of the directory ``packed`` (a descriptor) the index tells of; 0 without an index."""
+    index = _load(packed)
+    return next((segment.end for segment in index.segments if segment.name == name), 0) if index else 0
 
 
 def _open_packed(path: Path) -> int | None:
@@ -199,7 +224,7 @@ def _parse(file: FileIO) -> Catalog:
     for name, end in json.loads(os.pread(descriptor, listed, _HEADER_BYTES)):
         if not SEGMENT_NAME.fullmatch(name):
             raise ValueError(name)
-        catalog.segments.append(Segment(name, end))
+        catalog.segments.append(Segment(name, end, end))
     if jobs:
         # Copy on write: blocks that are found later are entered into this process's copy.
         catalog.table = np.memmap(file, LOCATION, "c", start, (jobs,))

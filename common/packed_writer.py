@@ -11,6 +11,7 @@ from typing import Self
 from common.batch import BatchSpec
 from common.outputs import directory, staging
 from common.packed import JOB_BYTES, PACKED_NAME, blocks, encode, lock_file, write_all
+from common.packed_index import indexed_end
 
 # A buffer of this size becomes a block before the slice ends.
 FLUSH_BYTES = 4 * 2**20
@@ -52,18 +53,44 @@ class PackedWriter:
             self._packed = _open_directory(stack, place / PACKED_NAME)
             # Again: if the batch was moved away meanwhile, this packed/ is the next one's.
             self._check_fence()
-            self._name, self._segment = self._take_segment(_UNSAFE.sub("_", slot)[:_LONGEST_SLOT])
-            stack.callback(os.close, self._segment)
-            self.refresh()
+            self._take_segment(stack, _UNSAFE.sub("_", slot)[:_LONGEST_SLOT])
             self._descriptors = stack.pop_all()
 
-    def _take_segment(self, slot: str) -> tuple[str, int]:
-        """The slot's segment, or the next one that no zombie of the slot holds."""
-        number, name = 0, f"segment-{slot}.bin"
-        while (descriptor := lock_file(name, self._packed)) is None:
+    def _take_segment(self, stack: ExitStack, slot: str) -> None:
+        """Open the slot's segment, or the next one that no zombie of the slot holds and that is not damaged."""
+        number, self._name = 0, f"segment-{slot}.bin"
+        while not self._take(stack):
             number += 1
-            name = f"segment-{slot}.{number}.bin"
-        return name, descriptor
+            self._name = f"segment-{slot}.{number}.bin"
+
+    def _take(self, stack: ExitStack) -> bool:
+        descriptor = lock_file(self._name, self._packed)
+        if descriptor is None:
+            return False
+        with ExitStack() as held:
+            held.callback(os.close, descriptor)
+            self._segment, self._end = descriptor, 0
+            if not self._resume():
+                return False
+            stack.callback(held.pop_all().close)
+        return True
+
+    def _resume(self) -> bool:
+        """Find the end of the last whole block and cut off what of one is torn; False when there is more behind it.
+
+        That may be what people have been told is done: nothing is cut off, and nothing may be appended.
+        """
+        size = os.fstat(self._segment).st_size
+        for block in blocks(self._segment, self._end, size):
+            if block.start > self._end:
+                return False
+            self._end = block.end
+        if size > self._end:
+            # What an index tells of was whole, also where nothing whole is behind it.
+            if indexed_end(self._packed, self._name) > self._end:
+                return False
+            os.ftruncate(self._segment, self._end)
+        return True
 
     def write(self, index: int, data: bytes) -> None:
         """Take job ``index``'s CSV, at most 1 GiB; it is written with others, at the latest by :meth:`sync`.
@@ -97,11 +124,8 @@ class PackedWriter:
 
     def refresh(self) -> None:
         """Go on behind the last whole block, which may be a forked child's; cut off what of one is torn."""
-        size = os.fstat(self._segment).st_size
-        for block in blocks(self._segment, self._end, size):
-            self._end = block.end
-        if size > self._end:
-            os.ftruncate(self._segment, self._end)
+        if not self._resume():
+            self._broken = True
 
     def close(self) -> None:
         """Close the segment. What was not synced is dropped: nobody has been told of it."""
@@ -116,7 +140,7 @@ class PackedWriter:
     def _flush(self) -> None:
         self._check_fence()
         if self._broken:
-            raise OSError(errno.EIO, "A sync of this segment failed; open another", self._name)
+            raise OSError(errno.EIO, "Nothing may be appended to this segment; open another", self._name)
         if not self._parts:
             return
         block = encode(self._indices, self._parts)

@@ -183,7 +183,7 @@ def _read_back(connection: Connection, place: Path, spec: BatchSpec) -> np.ndarr
 
     A power cut can leave an empty or a torn file where nothing was synced: what cannot be read is not done.
     """
-    store = results.open_store(place, spec)
+    store = results.open_store(place, spec, checked=True)
     done = store.present(spec.jobs)
     for start in range(0, spec.jobs, CHUNK_JOBS):
         chunk = done[start : start + CHUNK_JOBS]

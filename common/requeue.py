@@ -33,7 +33,7 @@ class Plan:
         self._connection = connection
         self._spec = view.spec
         self._states = states
-        self._store = results.open_store(place, view.spec) if missing else None
+        self._store = results.open_store(place, view.spec, checked=True) if missing else None
         #: Statistics of the completed jobs that stay; complete once all runs were taken.
         self.kept: dict[str, Moments] = {}
 

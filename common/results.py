@@ -48,6 +48,9 @@ class Store(Protocol):
     def present(self, jobs: int) -> np.ndarray:
         """For each of the jobs 1 … ``jobs`` whether there is a CSV."""
 
+    def damage(self) -> list[str]:
+        """Which parts of it hold no CSVs although they should, in sentences."""
+
 
 class FileStore:
     """A file for each job; links are not followed. ``place`` is the batch's directory, which need not exist."""
@@ -79,6 +82,10 @@ class FileStore:
             pass
         return found
 
+    def damage(self) -> list[str]:
+        """A file holds nothing but its own CSV."""
+        return []
+
 
 def writer(root: Path, spec: BatchSpec, slot: str, durability: str) -> Writer:
     """What writes a slot's CSVs in the batch's output mode.
@@ -90,12 +97,14 @@ def writer(root: Path, spec: BatchSpec, slot: str, durability: str) -> Writer:
     return JobWriter(root, spec, slot, durability)
 
 
-def open_store(place: Path, spec: BatchSpec) -> Store:
+def open_store(place: Path, spec: BatchSpec, *, checked: bool = False) -> Store:
     """The CSVs in a batch's directory. Worth keeping: a packed one remembers where each job lies.
+
+    ``checked`` is for who decides whether a job is done: packed ones whose checksum is wrong are not there.
 
     Raises :class:`InvalidInput` for a mode that is not known.
     """
-    return PackedReader(place, spec.jobs) if _mode(spec) == PACKED else FileStore(place)
+    return PackedReader(place, spec.jobs, checked=checked) if _mode(spec) == PACKED else FileStore(place)
 
 
 def differs(place: Path, spec: BatchSpec, index: int, data: bytes) -> bool:

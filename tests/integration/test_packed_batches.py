@@ -10,7 +10,7 @@ from common.audit import audit, verify
 from common.batch import BatchSpec
 from common.ledger import Connection, batches, control
 from common.options import read_options
-from common.packed import PACKED_NAME
+from common.packed import PACKED_NAME, blocks
 from common.packed_index import INDEX_NAME
 from common.settings import Settings
 from common.submission import Submitter
@@ -27,6 +27,7 @@ from tests.support import (
     files,
     wait_for,
 )
+from tests.unit.packed_support import flip
 
 SEED = 42
 PACKED = read_options({"output_mode": "packed"})
@@ -193,6 +194,55 @@ def test_a_lost_result_is_found_and_run_again(
     assert audit(connection, root, spec.id) == []
     done = cli("doctor", REDIS_URL=redis_url, OUTPUT_DIR=root)
     assert done.returncode == 0, done
+
+
+def rotten_batch(submitter: Submitter, connection: Connection, root: Path) -> tuple[BatchSpec, Path, list[int]]:
+    """A batch that has ended, with an index; its segment, in whose first block a bit has flipped; that one's jobs."""
+    spec = submitter.submit(300, SEED, options=PACKED)
+    run_jobs(connection, root, spec.id)
+    assert write_results(connection, root, spec.id, "w")
+    [segment] = (root / str(spec.id) / PACKED_NAME).glob("segment-*.bin")
+    with segment.open("rb") as file:
+        first, *others = blocks(file.fileno(), 0, segment.stat().st_size)
+    assert others
+    assert len(first.indices) > 1
+    flip(segment, first.payload + 40)
+    return spec, segment, sorted(first.indices.tolist())
+
+
+def test_a_rotten_bit(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, client: FlaskClient, tmp_path: Path
+) -> None:
+    """Audit and doctor name the file and the jobs of its block; a requeue runs these again and harms no other."""
+    spec, segment, jobs = rotten_batch(submitter, connection, root)
+    rotten = segment.read_bytes()
+    told = audit(connection, root, spec.id)
+    assert told[:-1] == [f"The CSV of job {spec.id}_{index} is missing." for index in jobs]
+    assert told[-1].endswith(f" of {segment} are damaged, or were not written to their end.")
+    assert told[-1] in cli("doctor", REDIS_URL=redis_url, OUTPUT_DIR=root).stdout
+    assert told[-1] in cli("doctor", "--sample", 0, OUTPUT_DIR=root).stdout
+    assert client.post(f"/batches/{spec.id}/requeue", json={"missing": True}).get_json()["requeued"] == len(jobs)
+    assert run_jobs(connection, root, spec.id) == jobs
+    assert write_results(connection, root, spec.id, "w")
+    assert segment.read_bytes() == rotten
+    assert audit(connection, root, spec.id) == []
+    assert differences(exported(root, spec, tmp_path / "out"), expected_files(SEED, 300)) == []
+    assert cli("doctor", REDIS_URL=redis_url, OUTPUT_DIR=root).returncode == 0
+
+
+def test_a_rotten_bit_and_redis_emptied(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, tmp_path: Path
+) -> None:
+    """No number of a damaged block gets into the ledger, whatever the index says; its jobs run again."""
+    spec, _, jobs = rotten_batch(submitter, connection, root)
+    (root / str(spec.id) / outputs.SUMMARY_NAME).unlink()
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == 1
+    assert waiting(connection, spec.id) == jobs
+    assert run_jobs(connection, root, spec.id) == jobs
+    assert write_results(connection, root, spec.id, "w")
+    assert audit(connection, root, spec.id) == []
+    assert differences(exported(root, spec, tmp_path / "out"), expected_files(SEED, 300)) == []
 
 
 def test_a_worker_that_is_killed(

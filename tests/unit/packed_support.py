@@ -72,6 +72,13 @@ def put_into(root: Path, content: bytes, slot: str = "a") -> None:
     segment(root, slot).write_bytes(content)
 
 
+def flip(path: Path, position: int) -> None:
+    """Let one bit of a file rot."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x04
+    path.write_bytes(content)
+
+
 @contextmanager
 def full_disk(left: int) -> Iterator[None]:
     """A disk on which no file can grow beyond ``left`` bytes: it takes a part of a write, as a full disk does."""

@@ -158,7 +158,7 @@ def write_index(
 
 def indexed_end(packed: int, name: str) -> int:
     """How much of a segment of the directory ``packed`` (a descriptor) the index tells of; 0 without an index."""
-    index = _load(packed)
+    index = _open_index(packed)
     return next((segment.end for segment in index.segments if segment.name == name), 0) if index else 0
 
 
@@ -193,18 +193,21 @@ def _write(descriptor: int, catalog: Catalog, jobs: int) -> None:
 
 def _load(packed: int) -> Catalog | None:
     """What the index says; None when there is none, or it is damaged, or speaks of what is not there."""
+    catalog, found = _open_index(packed), list_segments(packed)
+    there = catalog and all(found.get(segment.name, (-1,))[0] >= segment.end for segment in catalog.segments)
+    return catalog if there else None
+
+
+def _open_index(packed: int) -> Catalog | None:
     try:
         descriptor = os.open(INDEX_NAME, READ_ONLY, dir_fd=packed)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         try:
-            catalog = _parse(file)
+            return _parse(file)
         except (OSError, ValueError, TypeError):
             return None
-    found = list_segments(packed)
-    there = all(found.get(segment.name, (-1,))[0] >= segment.end for segment in catalog.segments)
-    return catalog if there else None
 
 
 def _parse(file: FileIO) -> Catalog:

@@ -70,25 +70,26 @@ class PackedWriter:
         with ExitStack() as held:
             held.callback(os.close, descriptor)
             self._segment, self._end = descriptor, 0
-            if not self._resume():
+            # Where the index has seen more than there is, it would tell of other jobs' bytes once that has grown again.
+            if not self._resume(indexed_end(self._packed, self._name)):
                 return False
             stack.callback(held.pop_all().close)
         return True
 
-    def _resume(self) -> bool:
-        """Find the end of the last whole block and cut off what of one is torn; False when there is more behind it.
+    def _resume(self, least: int = 0) -> bool:
+        """Find the end of the last whole block and cut off what of one is torn.
 
-        That may be what people have been told is done: nothing is cut off, and nothing may be appended.
+        False when there is more behind it, or it ends before ``least``: what was whole is damaged, which may be what
+        people have been told is done. Nothing is cut off then, and nothing may be appended.
         """
         size = os.fstat(self._segment).st_size
         for block in blocks(self._segment, self._end, size):
             if block.start > self._end:
                 return False
             self._end = block.end
+        if self._end < least:
+            return False
         if size > self._end:
-            # What an index tells of was whole, also where nothing whole is behind it.
-            if indexed_end(self._packed, self._name) > self._end:
-                return False
             os.ftruncate(self._segment, self._end)
         return True
 

@@ -123,3 +123,19 @@ def test_damage_behind_a_writer(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert segment(root).read_bytes() == written
     append(root, "a", [4])
     assert readable(root) == {2, 3, 4}
+
+
+def test_a_segment_that_is_shorter_than_its_index_says(root: Path) -> None:
+    """The slot goes on in another: were it to grow again, the index would tell of the bytes of other jobs."""
+    outputs.prepare(root, SPEC)
+    append(root, "a", *SLICES)
+    ends = block_ends(segment(root))
+    write_index(root / "7", JOBS)
+    os.truncate(segment(root), ends[0])
+    append(root, "a", *([job] for job in range(40, 56)))
+    assert readable(root) == {1, 2, 5, *range(40, 56)}
+    assert names(root) == ["segment-a.1.bin", "segment-a.bin"]
+    write_index(root / "7", JOBS)
+    append(root, "a", [56])
+    assert names(root) == ["segment-a.1.bin", "segment-a.bin"]
+    assert readable(root) == {1, 2, 5, *range(40, 57)}

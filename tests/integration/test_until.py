@@ -168,6 +168,17 @@ def test_a_point_that_is_nearly_done_is_left_to_end(ledger: Connection, stop_rul
     assert control.abort(ledger, spec.id, Reason.StopRule)[0] == 101
 
 
+def test_what_files_cost_is_time_too(ledger: Connection, stop_rules: StopRules) -> None:
+    """Jobs of a millisecond, of which two slots end ten a second each: 900 more take longer than a slice."""
+    spec = of_points(ledger, 2, 1000, "ci_halfwidth(sum) < 1 and n >= 50")
+    commit_values(ledger, take(ledger, spec.id), [5.0] * 100)
+    records = table.read(ledger, spec.id, 1, 100, record_dtype(spec.outputs)).copy()
+    records["elapsed"], records["started"], records["slot"] = 0.001, 0.1 * (np.arange(100) // 2), np.arange(100) % 2
+    table.write(ledger, spec.id, 1, records.tobytes(), records.dtype.itemsize)
+    stop_rules.apply()
+    assert states(ledger, spec)[0] == {"COMPLETED": 100, "ABORTED": 900}
+
+
 def test_a_point_whose_range_waits_is_looked_at(ledger: Connection, stop_rules: StopRules) -> None:
     """Nobody holds it, as after a rebuild: what there is decides."""
     spec = of_points(ledger, 2, 1000, "ci_halfwidth(sum) < 1 and n >= 50")

@@ -5,6 +5,7 @@ A dict is a row; a list of dicts, a 2-D array and a DataFrame are several, of wh
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ _CERTAIN: dict[type, frozenset[type]] = {
     bool: frozenset((bool, np.bool_)),
 }
 _NAMES = {float: "no number", int: "no whole number", bool: "neither true nor false"}
+# From here on doubles, as which outputs are recorded, leave whole numbers out.
+_FIRST_GAP = 2.0**53
 # Results mostly look alike; of those that never do nothing is kept.
 _MOST_SHAPES = 64
 
@@ -43,14 +46,16 @@ class _Shape(NamedTuple):
 class Returned:
     """Reads what one simulation's function returns; ``outputs`` are the declared numbers with their types.
 
-    A float may be any real number, NaN and infinity included; an int must be whole, as 3.0 is; a bool true, false, 1
-    or 0. A text is never a number. Methods raise :class:`WrongResult`, which names the output or the cell.
+    A float may be any real number, NaN and infinity included; an int must be whole, as 3.0 is, and a number that a
+    double holds, as all are up to 2**53; a bool true, false, 1 or 0. A text is never a number. Methods raise
+    :class:`WrongResult`, which names the output or the cell.
     """
 
     def __init__(self, simulation: str, outputs: Mapping[str, type]) -> None:
         self._simulation = simulation
         self._kinds = dict(outputs)
         self._names = tuple(outputs)
+        self._whole = tuple((place, name) for place, (name, kind) in enumerate(outputs.items()) if kind is int)
         self._shapes: dict[tuple[Any, ...], _Shape] = {}
 
     def read(self, result: Any) -> Result:
@@ -64,10 +69,14 @@ class Returned:
         if shape.others:
             result = self._looked_at(result, shape)
         try:
-            return shape.format(result.values()), tuple([float(result[name]) for name in self._names])
+            data, outputs = shape.format(result.values()), tuple([float(result[name]) for name in self._names])
         except OverflowError:
             name = next(name for name in self._names if _real(result[name]) is None)
             raise self._wrong_output(name, result[name], None) from None
+        for place, name in self._whole:
+            if not -_FIRST_GAP < outputs[place] < _FIRST_GAP and not _reads_whole(result[name], outputs[place]):
+                raise self._beyond(name, result[name])
+        return data, outputs
 
     def _shape(self, row: dict[Any, Any]) -> _Shape:
         missing = next((name for name in self._names if name not in row), None)
@@ -144,6 +153,12 @@ class Returned:
             f"it is declared as {kind.__name__}{advice}"
         )
 
+    def _beyond(self, name: str, value: Any) -> WrongResult:
+        return WrongResult(
+            f"{self._simulation} returned {name} = {value!r:.80}, which is recorded as a double, and that "
+            "cannot hold it; declared as float it may be rounded"
+        )
+
 
 def _real(value: Any) -> float | None:
     """The number that it is; None for what is none, texts of digits among it."""
@@ -162,3 +177,8 @@ def _reads_as(cell: Any, number: float) -> bool:
         return math.isnan(number) or (float(str(cell)) if found is None else found) == number
     except ValueError:
         return False
+
+
+def _reads_whole(cell: Any, number: float) -> bool:
+    """Whether a cell's text is that of this very whole number."""
+    return isinstance(cell, float) or Decimal(str(cell)) == Decimal(number)

@@ -1,5 +1,6 @@
 """Run the jobs of a range until the slice ends. Nothing of Celery or Redis here."""
 
+import itertools
 import random
 import resource
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 
 from common.batch import JobState, Reason
 from common.errors import StorageUnavailable
-from common.ledger.ranges import Lease, Retry, Slice
+from common.ledger.ranges import MAX_FAILURES_KEPT, Lease, Retry, Slice
 from common.ledger.table import record_dtype, record_packer
 from common.programs.failure import ProgramFailed
 from common.programs.running import Usage
@@ -208,7 +209,9 @@ def summarise(
     codes, counts = np.unique(table["state"], return_counts=True)
     states = {JobState(int(code)): int(count) for code, count in zip(codes, counts, strict=True)}
     again = runs(table["state"] == JobState.PENDING, first) if states.pop(JobState.PENDING, 0) else []
-    kept = {index: text for index, text in failures.items() if table["state"][index - first] != JobState.PENDING}
+    # Of a batch no more are kept, and Redis does nothing else while it reads them.
+    ended = (pair for pair in failures.items() if table["state"][pair[0] - first] != JobState.PENDING)
+    kept = dict(itertools.islice(ended, MAX_FAILURES_KEPT))
     found: dict[str, Moments] = {}
     collect(found, table[good], outputs)
     return Slice(

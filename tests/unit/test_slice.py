@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.batch import JobState
 from common.errors import StorageUnavailable
-from common.ledger.ranges import Slice
+from common.ledger.ranges import MAX_FAILURES_KEPT, Slice
 from common.ledger.table import record_dtype
 from common.statistics import moments
 from services.worker.failure import MAX_ERROR_CHARACTERS
@@ -128,6 +128,15 @@ def test_all_jobs_fail() -> None:
     """Without a completed job there are no moments."""
     work = run(FakeJob({1: throw(ValueError()), 2: throw(KeyError(1))}), 1, 2)
     assert (work.states, work.moments) == ({JobState.FAILED: 2}, {})
+
+
+def test_no_more_error_texts_than_a_batch_keeps() -> None:
+    """They are those of the first jobs that failed for good, and all jobs have their records."""
+    count = MAX_FAILURES_KEPT + 10
+    job = FakeJob({index: throw(ValueError(str(index))) for index in range(2, count + 1)})
+    work = run(job, 1, count)
+    assert work.states == {JobState.COMPLETED: 1, JobState.FAILED: count - 1}
+    assert list(work.failures) == list(range(2, MAX_FAILURES_KEPT + 2))
 
 
 def test_error_text_is_bounded() -> None:

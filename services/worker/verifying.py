@@ -22,6 +22,7 @@ from common.ledger import Connection, batches, table, verifications, workers
 from common.ledger.table import record_dtype
 from common.ledger.verifications import ALIVE_SECONDS, Part, Report
 from common.settings import Settings
+from common.wording import valid_text
 from services.worker.board import Board, Recorder
 from services.worker.guard import Guard, Limited, TimeLimitReached
 from services.worker.job import limits_of
@@ -171,7 +172,7 @@ class Verifying:
         except TimeLimitReached:
             return f"did not end within {seconds:.3g} s this time"
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the simulation's failure and not ours
-            return f"raised {type(error).__name__} this time: {error}"[:500]
+            return valid_text(f"raised {type(error).__name__} this time: {error}")[:500]
         finally:
             self._recorder.stop()
         try:

@@ -33,7 +33,7 @@ def mine(rng):
     if trouble == "crash":
         os._exit(3)
     if trouble == "raise":
-        raise ValueError("no more")
+        raise ValueError("no more \\udcff")
     if trouble == "hang":
         while True:
             try:
@@ -123,7 +123,7 @@ def test_what_differs_is_named(
     (place / "trouble").write_text("raise")
     found = verified(mine, batch, 1)
     assert (found["checked"], len(found["differing"])) == (1, 1)
-    assert found["differing"][0]["why"] == "raised ValueError this time: no more"
+    assert found["differing"][0]["why"] == r"raised ValueError this time: no more \udcff"
     (place / "trouble").write_text("other")
     assert len(verified(mine, batch)["differing"]) == 6
 

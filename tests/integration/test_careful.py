@@ -7,7 +7,6 @@ import pytest
 from common.ledger import Connection, batches, keys, ranges
 from common.ledger.ranges import MAX_CRASHES
 from common.ledger.table import read, record_dtype
-from services.worker.slot import _continued
 from tests.integration.ledger_support import (
     after,
     assert_consistent,
@@ -59,18 +58,18 @@ def test_the_time_of_the_commits_counts(ledger: Connection) -> None:
     begin(ledger, lease, 1900)
     verdict = commit(ledger, lease, 1, seconds=0.00006)
     assert 0 < verdict.careful <= 1700
-    lease = _continued(lease, verdict)
+    lease = lease.after(verdict)
     assert (lease.first, lease.careful, lease.lost, lease.attempt) == (2, verdict.careful, 1, 2)
     # It counts from the last commit on, and not twice.
     begun = commit(ledger, lease, 1, seconds=0.00006)
     assert 0 < begun.careful <= verdict.careful
     again = commit(ledger, lease, 1, seconds=0.00006)
     assert again == dataclasses.replace(begun, tickets=()), "the answer to a commit that is sent again"
-    lease = _continued(lease, begun)
+    lease = lease.after(begun)
     begin(ledger, lease, 2100)
     verdict = commit(ledger, lease, 1, seconds=0.00006)
     assert verdict.careful == 0
-    lease = _continued(lease, verdict)
+    lease = lease.after(verdict)
     assert (lease.first, lease.careful, lease.lost, lease.attempt) == (4, 0, 0, 1)
     assert_consistent(ledger)
 

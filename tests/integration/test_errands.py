@@ -7,7 +7,7 @@ import pytest
 
 from common import queue
 from common.batch import BatchSpec
-from common.ledger import Connection, batches, control, ranges, workers
+from common.ledger import Connection, batches, control, finishing, ranges, workers
 from common.options import read_options
 from common.queue import errands_name
 from common.submission import Submitter
@@ -69,6 +69,6 @@ def test_only_what_can_be_taken_ends_a_turn(ledger: Connection) -> None:
     control.cancel(ledger, ledger_support.submit(ledger, 1).id)
     ledger_support.submit(ledger, 100, ranges=[(1, 50), (51, 50)])
     ledger.command("LPUSH", errands_name("gpu"), "a")
-    assert batches.finishing(ledger)
+    assert finishing.awaited(ledger)
     assert word_of_commit(ledger, errands_name("default")) == "continue"
     assert word_of_commit(ledger, errands_name("gpu")) == "released"

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import secrets
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -64,17 +63,25 @@ class PackedWriter:
             self._name = f"segment-{slot}.{number}.bin"
 
     def _take(self, stack: ExitStack) -> bool:
-        descriptor = lock_file(self._name, self._packed)
+        # Readers may still know where jobs lie in the segment of this name that was given up.
+        descriptor = None if self._is_given_up() else lock_file(self._name, self._packed)
         if descriptor is None:
             return False
         with ExitStack() as held:
             held.callback(os.close, descriptor)
             self._segment, self._end = descriptor, 0
-            # Where the index has seen more than there is, it would tell of other jobs' bytes once that has grown again.
-            if not self._resume(indexed_end(self._packed, self._name)):
+            # What was given up between our look and our lock is a new file now; and had the index seen more than there
+            # is, it would tell of other jobs' bytes once the segment has grown again.
+            if self._is_given_up() or not self._resume(indexed_end(self._packed, self._name)):
                 return False
             stack.callback(held.pop_all().close)
         return True
+
+    def _is_given_up(self) -> bool:
+        with suppress(FileNotFoundError):
+            os.stat(_closed(self._name), dir_fd=self._packed, follow_symlinks=False)
+            return True
+        return False
 
     def _resume(self, least: int = 0) -> bool:
         """Find the end of the last whole block and cut off what of one is torn.
@@ -167,9 +174,13 @@ class PackedWriter:
         with them in a power cut, and to cut them off would take back what a reader has found.
         """
         self._broken = True
-        name = f"{self._name.removesuffix('.bin')}.{secrets.token_hex(8)}.bin"
         with suppress(OSError):
-            os.rename(self._name, name, src_dir_fd=self._packed, dst_dir_fd=self._packed)
+            os.rename(self._name, _closed(self._name), src_dir_fd=self._packed, dst_dir_fd=self._packed)
+
+
+def _closed(name: str) -> str:
+    """What a segment is called to which nothing may be appended any more."""
+    return f"{name.removesuffix('.bin')}.closed.bin"
 
 
 def _open_directory(stack: ExitStack, path: Path) -> int:

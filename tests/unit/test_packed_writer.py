@@ -134,6 +134,41 @@ def test_failed_sync_closes_the_segment_for_ever(root: Path, monkeypatch: pytest
     assert old.read_bytes() == before
 
 
+def test_a_segment_that_was_given_up_leaves_its_name_free(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that looks again only when the slot has long written more finds no other job's bytes where one was."""
+    outputs.prepare(root, SPEC)
+    append(root, "a", [1, 2])
+    reader = PackedReader(root / "7")
+    assert readable(root, reader) == {1, 2}
+    for index in (3, 4):
+        with PackedWriter(root, SPEC, "a", "slice") as writer, monkeypatch.context() as patch:
+            patch.setattr(packed_writer, "_sync_data", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+            writer.write(index, data_of(index))
+            with pytest.raises(OSError, match="no"):
+                writer.sync()
+        append(root, "a", *([job] for job in range(40, 50)))
+    assert readable(root, reader) == readable(root) == {1, 2, 3, 4, *range(40, 50)}
+    names = {path.name for path in segment(root).parent.glob("segment-*")}
+    assert names == {"segment-a.closed.bin", "segment-a.1.closed.bin", "segment-a.2.bin"}
+
+
+def test_a_segment_that_is_given_up_while_another_opens_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zombie gives its segment up just as its successor takes it: the name is not written to again."""
+    outputs.prepare(root, SPEC)
+    append(root, "a", [1, 2])
+    reader = PackedReader(root / "7")
+    assert readable(root, reader) == {1, 2}
+
+    def late(name: str, place: int) -> int | None:
+        monkeypatch.undo()
+        segment(root).rename(segment(root, "a.closed"))
+        return lock_file(name, place)
+
+    monkeypatch.setattr(packed_writer, "lock_file", late)
+    append(root, "a", *([job] for job in range(40, 50)))
+    assert readable(root, reader) == {1, 2, *range(40, 50)}
+
+
 def test_two_writers_of_one_slot(root: Path) -> None:
     """While a zombie holds the slot's segment, its successor takes the next one; later ones take the first again."""
     outputs.prepare(root, SPEC)

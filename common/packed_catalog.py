@@ -33,6 +33,8 @@ class Catalog:
     def __init__(self, jobs: int) -> None:
         self.table = np.zeros(jobs, dtype=LOCATION)
         self.segments: list[Segment] = []
+        #: There is nothing to be scanned.
+        self.complete = False
 
     def cut(self, packed: int, index: int) -> bytes | None:
         """The CSV of a job that is known; None when it is not, or not there any more."""
@@ -56,6 +58,8 @@ class Catalog:
         found = list_segments(packed)
         if any(segment.name not in found or found[segment.name][0] < segment.end for segment in self.segments):
             return False
+        if self.complete:
+            return True
         known = {segment.name for segment in self.segments}
         self.segments += [Segment(name) for name in sorted(found.keys() - known)]
         if len(self.segments) > _MOST_SEGMENTS:

@@ -14,8 +14,9 @@ jobs × 14 bytes       ``u2`` number of the segment in the list, from 1, or 0: t
                       ``u8`` offset and ``u4`` bytes of the CSV
 ====================  ========================================================================
 
-An index need not be complete: what a segment holds beyond it, and new segments, are scanned. A missing or damaged one
-costs a full scan, nothing else.
+An index need not be complete: what a segment holds beyond it, and new segments, are scanned, unless the batch is
+finished: then a slot wrote it that could not commit it any more. A missing or damaged index costs a full scan, nothing
+else.
 """
 
 import json
@@ -30,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import Conflict
+from common.outputs import SUMMARY_NAME
 from common.packed import PACKED_NAME, SEGMENT_NAME, checksum, lock_file, write_all
 from common.packed_catalog import LOCATION, READ_ONLY, Catalog, Segment, damaged, list_segments
 
@@ -45,18 +47,21 @@ class PackedReader:
     """Reads the CSVs of a packed batch, also while it is written; may be used by several threads.
 
     ``place`` is the batch's directory, which need not exist; ``jobs`` is a hint that saves copying. Memory is 14 bytes
-    a job. When the directory's ``packed/`` becomes another one, or its index does, nothing of the old is remembered.
+    a job. When the directory's ``packed/`` becomes another one, or its index does, or the batch is finished or runs
+    again, nothing of the old is remembered.
 
     The index is believed, unless ``checked``: then all is scanned, and what is in a damaged block is not there.
     """
 
     def __init__(self, place: Path, jobs: int = 0, *, checked: bool = False) -> None:
         self._path = place / PACKED_NAME
+        self._summary = place / SUMMARY_NAME
         self._jobs = jobs
         self._checked = checked
         self._lock = threading.Lock()
         self._catalog = Catalog(0)
         self._identity: tuple[int, ...] = ()
+        self._finished = False
 
     def read(self, index: int) -> bytes | None:
         """The CSV of job ``index``; None when there is none. Raises OSError when the volume cannot be read."""
@@ -108,7 +113,8 @@ class PackedReader:
 
         The index of its end leaves out what was packed and never committed, and the scan had found.
         """
-        identity = _identity(packed)
+        self._finished = self._summary.exists()
+        identity = (self._finished, *_identity(packed))
         if self._identity != identity:
             self._identity = identity
             self._catalog = self._begin(packed)
@@ -119,7 +125,12 @@ class PackedReader:
             self._catalog.refresh(packed)
 
     def _begin(self, packed: int) -> Catalog:
-        return (None if self._checked else _load(packed)) or Catalog(self._jobs)
+        index = None if self._checked else _load(packed)
+        if index is None:
+            return Catalog(self._jobs)
+        # Its summary is set aside before the first job of a batch that has ended runs again.
+        index.complete = self._finished
+        return index
 
 
 def write_index(

@@ -10,7 +10,7 @@ from common.audit import audit, verify
 from common.batch import BatchSpec
 from common.ledger import Connection, batches, control
 from common.options import read_options
-from common.packed import PACKED_NAME, blocks
+from common.packed import PACKED_NAME
 from common.packed_index import INDEX_NAME
 from common.settings import Settings
 from common.submission import Submitter
@@ -27,7 +27,6 @@ from tests.support import (
     files,
     wait_for,
 )
-from tests.unit.packed_support import flip
 
 SEED = 42
 PACKED = read_options({"output_mode": "packed"})
@@ -196,55 +195,6 @@ def test_a_lost_result_is_found_and_run_again(
     assert done.returncode == 0, done
 
 
-def rotten_batch(submitter: Submitter, connection: Connection, root: Path) -> tuple[BatchSpec, Path, list[int]]:
-    """A batch that has ended, with an index; its segment, in whose first block a bit has flipped; that one's jobs."""
-    spec = submitter.submit(300, SEED, options=PACKED)
-    run_jobs(connection, root, spec.id)
-    assert write_results(connection, root, spec.id, "w")
-    [segment] = (root / str(spec.id) / PACKED_NAME).glob("segment-*.bin")
-    with segment.open("rb") as file:
-        first, *others = blocks(file.fileno(), 0, segment.stat().st_size)
-    assert others
-    assert len(first.indices) > 1
-    flip(segment, first.payload + 40)
-    return spec, segment, sorted(first.indices.tolist())
-
-
-def test_a_rotten_bit(
-    submitter: Submitter, connection: Connection, redis_url: str, root: Path, client: FlaskClient, tmp_path: Path
-) -> None:
-    """Audit and doctor name the file and the jobs of its block; a requeue runs these again and harms no other."""
-    spec, segment, jobs = rotten_batch(submitter, connection, root)
-    rotten = segment.read_bytes()
-    told = audit(connection, root, spec.id)
-    assert told[:-1] == [f"The CSV of job {spec.id}_{index} is missing." for index in jobs]
-    assert told[-1].endswith(f" of {segment} are damaged, or were not written to their end.")
-    assert told[-1] in cli("doctor", REDIS_URL=redis_url, OUTPUT_DIR=root).stdout
-    assert told[-1] in cli("doctor", "--sample", 0, OUTPUT_DIR=root).stdout
-    assert client.post(f"/batches/{spec.id}/requeue", json={"missing": True}).get_json()["requeued"] == len(jobs)
-    assert run_jobs(connection, root, spec.id) == jobs
-    assert write_results(connection, root, spec.id, "w")
-    assert segment.read_bytes() == rotten
-    assert audit(connection, root, spec.id) == []
-    assert differences(exported(root, spec, tmp_path / "out"), expected_files(SEED, 300)) == []
-    assert cli("doctor", REDIS_URL=redis_url, OUTPUT_DIR=root).returncode == 0
-
-
-def test_a_rotten_bit_and_redis_emptied(
-    submitter: Submitter, connection: Connection, redis_url: str, root: Path, tmp_path: Path
-) -> None:
-    """No number of a damaged block gets into the ledger, whatever the index says; its jobs run again."""
-    spec, _, jobs = rotten_batch(submitter, connection, root)
-    (root / str(spec.id) / outputs.SUMMARY_NAME).unlink()
-    connection.command("FLUSHALL")
-    assert again(connection, redis_url, root) == 1
-    assert waiting(connection, spec.id) == jobs
-    assert run_jobs(connection, root, spec.id) == jobs
-    assert write_results(connection, root, spec.id, "w")
-    assert audit(connection, root, spec.id) == []
-    assert differences(exported(root, spec, tmp_path / "out"), expected_files(SEED, 300)) == []
-
-
 def test_a_worker_that_is_killed(
     submitter: Submitter, connection: Connection, root: Path, worker: StartWorker, tmp_path: Path
 ) -> None:
@@ -271,28 +221,3 @@ def test_cancelled_jobs_of_a_packed_batch(
     assert_problem(client.get(f"/outputs/{spec.id}/job_4.csv"), 404, "name")
     assert sorted(exported(root, spec, tmp_path / "out")) == ["job_1.csv", "job_2.csv", "job_3.csv"]
     assert audit(connection, root, spec.id) == []
-
-
-def test_a_result_that_was_never_committed_is_not_served_after_the_end(
-    submitter: Submitter, connection: Connection, root: Path, client: FlaskClient
-) -> None:
-    """Also by an API that had found it while the batch ran; run again it is there, before and after the next end."""
-    spec = submitter.submit(10, SEED, options=PACKED)
-    run_jobs(connection, root, spec.id, 3)
-    with results.writer(root, spec, "t", "none") as writer:
-        writer.write(4, expected_csv(SEED, 4))
-        writer.sync()
-    assert client.get(f"/outputs/{spec.id}/job_1.csv").data == expected_csv(SEED, 1)
-    assert client.get(f"/outputs/{spec.id}/job_4.csv").status_code == 200
-    control.cancel(connection, spec.id)
-    assert write_results(connection, root, spec.id, "w")
-    assert client.get(f"/outputs/{spec.id}/job_1.csv").data == expected_csv(SEED, 1)
-    assert_problem(client.get(f"/outputs/{spec.id}/job_4.csv"), 404, "name")
-    assert client.post(f"/batches/{spec.id}/requeue", json={"states": ["CANCELLED"]}).get_json()["requeued"] == 7
-    assert_problem(client.get(f"/outputs/{spec.id}/job_4.csv"), 404, "name")
-    run_jobs(connection, root, spec.id)
-    for _ in range(2):
-        for index in range(1, 11):
-            assert client.get(f"/outputs/{spec.id}/job_{index}.csv").data == expected_csv(SEED, index)
-        write_results(connection, root, spec.id, "w")
-    assert counted(connection, spec.id) == {"COMPLETED": 10}

@@ -126,18 +126,36 @@ def test_damaged_index_costs_a_scan(root: Path, monkeypatch: pytest.MonkeyPatch)
     assert readable(root) == {1, 5, 44}
 
 
-def test_index_of_segments_that_were_cut(root: Path) -> None:
+@pytest.mark.parametrize("finished", [False, True])
+def test_index_of_segments_that_were_cut(root: Path, finished: bool) -> None:
     """An index that speaks of bytes that are gone is not believed, also by a reader that had believed it."""
     outputs.prepare(root, SPEC)
     append(root, "a", [1], [2])
     append(root, "b", [2])
     write_index(root / "7", JOBS)
+    if finished:
+        (root / "7" / outputs.SUMMARY_NAME).write_text("{}")
     reader = PackedReader(root / "7")
     assert readable(root, reader) == {1, 2}
     os.truncate(segment(root), segment(root).stat().st_size - 1)
     assert readable(root) == readable(root, reader) == {1, 2}
     segment(root, "b").unlink()
     assert readable(root) == readable(root, reader) == {1}
+
+
+def test_a_finished_batch_is_not_scanned(root: Path) -> None:
+    """What lies behind the index counts only until the batch is finished, and again when it runs again."""
+    outputs.prepare(root, SPEC)
+    append(root, "a", [1])
+    write_index(root / "7", JOBS)
+    append(root, "a", [2])
+    append(root, "b", [3])
+    reader, summary = PackedReader(root / "7"), root / "7" / outputs.SUMMARY_NAME
+    for _ in range(2):
+        assert readable(root, reader) == readable(root) == {1, 2, 3}
+        summary.write_text("{}")
+        assert readable(root, reader) == readable(root) == {1}
+        summary.unlink()
 
 
 def test_one_process_writes_the_index(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

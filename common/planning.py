@@ -14,6 +14,7 @@ from common.programs.program import Program
 from common.simulations import registry
 from common.simulations.declare import Simulation, as_json
 from common.simulations.programs import of_program
+from common.simulations.recorded import recorded
 from common.stopping import StopRule
 from common.sweep import Sweep
 
@@ -65,6 +66,8 @@ def fields(options: Options, jobs: int, simulation: Simulation) -> dict[str, Any
             parameters = checked
         else:
             parameters, sweep = _complete(simulation, parameters, sweep)
+    else:
+        parameters, sweep = _as_jobs_get_them(simulation, parameters, sweep)
     if options.until:
         _check_rule(options.until, simulation)
     return {
@@ -143,6 +146,24 @@ def _complete(simulation: Simulation, parameters: Mapping[str, Any], sweep: Swee
         return fixed, replace(sweep, points=[{name: point[name] for name in names} for point in points])
     axes = {
         name: [simulation.check_each({**first, name: value})[name] for value in values]
+        for name, values in sweep.axes.items()
+    }
+    return fixed, replace(sweep, axes=axes)
+
+
+def _as_jobs_get_them(
+    simulation: Simulation, parameters: Mapping[str, Any], sweep: Sweep | None
+) -> tuple[dict[str, Any], Sweep | None]:
+    """What a function was given, each of its declared type: ``"3"`` for an int is recorded as 3."""
+    if sweep is None:
+        return recorded(simulation, parameters, parameters), None
+    first = {**parameters, **sweep.parameters(0)}
+    fixed = recorded(simulation, first, parameters)
+    if sweep.mode == "points":
+        points = [recorded(simulation, {**parameters, **point}, point) for point in sweep.points]
+        return fixed, replace(sweep, points=points)
+    axes = {
+        name: [recorded(simulation, {**first, name: value}, [name])[name] for value in values]
         for name, values in sweep.axes.items()
     }
     return fixed, replace(sweep, axes=axes)

@@ -121,11 +121,17 @@ class Simulation:
 
     def check_each(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """As :meth:`check`, of each parameter by itself."""
+        return self.by_name(self.read(values))
+
+    def read(self, values: Mapping[str, Any]) -> BaseModel:
+        """As :meth:`check_each`, but as :attr:`parameters`."""
         try:
-            found = self.parameters.model_validate(dict(values))
+            return self.parameters.model_validate(dict(values))
         except ValidationError as error:
             raise self._refusal(values, error) from None
-        # Not its dump, in which a dataclass would be a dict.
+
+    def by_name(self, found: BaseModel) -> dict[str, Any]:
+        """The values of :attr:`parameters`, each as its type is: not a dump, in which a dataclass would be a dict."""
         declared = zip(self.names, (getattr(found, name) for name in type(found).model_fields), strict=True)
         return dict(declared) | (found.model_extra or {})
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
@@ -145,6 +146,20 @@ def test_a_sweep_over_http(
     assert table["sigma"].to_pylist() == [float(row["sigma"]) for row in rows]
     assert audit(connection, root, spec.id) == []
     assert verify(root, spec, sample=150) == []
+
+
+def test_a_sweep_whose_values_are_typed_in_many_ways(
+    connection: Connection, make_client: MakeClient, root: Path, place: Path, worker: StartWorker
+) -> None:
+    """The results files have a column of the parameter's type."""
+    worker(slots=2, SIMULATIONS_DIR=place)
+    sweep = {"axes": {"k": ["3", "10", 2.0, True]}, "replications": 2}
+    spec = finished(connection, post(make_client, place, simulation="mine", sweep=sweep))
+    assert spec.sweep["axes"] == {"k": [3, 10, 2, 1]}
+    for name in ("results.csv", "points.csv"):
+        table = pyarrow.csv.read_csv(root / str(spec.id) / name)
+        assert table["k"].to_pylist()[:: 2 if name == "results.csv" else 1] == [3, 10, 2, 1]
+        assert '"3"' not in (root / str(spec.id) / name).read_text()
 
 
 def test_wrong_parameters_and_names_are_refused(connection: Connection, make_client: MakeClient, place: Path) -> None:

@@ -16,7 +16,7 @@ from common.errors import InvalidInput
 from common.options import DEFAULTS, Options, read_options
 from common.settings import SECRETS, Settings
 from common.simulations.described import Kinds, kinds_of
-from common.spelling import Kind
+from common.spelling import Kind, Takes
 
 EXIT_FAILED = 1
 
@@ -115,7 +115,7 @@ def kinds(chosen: programs.Chosen | None, simulation: str | None, configured: Se
     Raises :class:`InvalidInput` then when there is none of that name.
     """
     if chosen is not None:
-        return lambda _name: Kind.TYPED
+        return lambda _name: Takes(Kind.TYPED)
 
     def schema() -> dict[str, Any]:
         # Only when there are parameters: what is imported here takes as long as the worker does to start.

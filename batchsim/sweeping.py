@@ -11,7 +11,7 @@ import click
 
 from common.errors import InvalidInput
 from common.simulations.described import Kinds
-from common.spelling import Kind, parse_column, parse_values, read_json
+from common.spelling import Kind, Takes, parse_column, parse_values, read_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,16 +32,16 @@ def sweep_options(function: F) -> F:
             multiple=True,
             metavar="NAME=VALUES",
             help="a parameter: sigma=0.2; or a sweep: sigma=0.1,0.2 or k=80:120:5; or one value as JSON: "
-            "v=[1,2], name='\"a,b\"'; repeatable",
+            "v=[1,2], name='\"a,b\"'; null where it can be None; repeatable",
         ),
     ):
         function = option(function)
     return function
 
 
-def untyped(_name: str) -> Kind:
+def untyped(_name: str) -> Takes:
     """What a parameter takes of which nothing is known."""
-    return Kind.ANY
+    return Takes(Kind.ANY)
 
 
 def read(
@@ -91,7 +91,8 @@ def _parameter(text: str, kinds: Kinds) -> tuple[str, list[Any]]:
     if not separator or not name.isidentifier():
         raise InvalidInput(f"--param {text}: is not NAME=VALUES", field="param")
     try:
-        return name, parse_values(value, kinds(name))
+        takes = kinds(name)
+        return name, parse_values(value, takes.kind, none=takes.none)
     except ValueError as error:
         raise InvalidInput(f"--param {name}: {error}", field=name) from None
 
@@ -119,7 +120,8 @@ def _from_csv(path: Path, text: str, kinds: Kinds) -> list[dict[str, Any]]:
     columns = []
     for name, cells in zip(header, zip(*rows, strict=True), strict=True):
         try:
-            columns.append(parse_column(cells, kinds(name)))
+            takes = kinds(name)
+            columns.append(parse_column(cells, takes.kind, none=takes.none))
         except ValueError as error:
             raise InvalidInput(f"{path}: {name}: {error}", field=name) from None
     return [dict(zip(header, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -155,7 +155,10 @@ def _text(values: Sequence[Any], kinds: Sequence[Kind]) -> str | None:
 def _reads(text: str, kind: Kind, values: Sequence[Any]) -> bool:
     try:
         # Unlike the values themselves, 1 and 1.0 and true differ as JSON.
-        return json.dumps(parse_values(text, kind)) == json.dumps(list(values))
+        wanted = json.dumps(list(values))
+        # Whether its parameter can be None, which a program's cannot, or not.
+        readings = [parse_values(text, kind, none=none) for none in {False, kind is not Kind.TYPED}]
+        return all(json.dumps(reading) == wanted for reading in readings)
     except ValueError:
         return False
 

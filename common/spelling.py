@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 MOST_VALUES = 100_000
 
@@ -37,10 +37,17 @@ class Kind(StrEnum):
     TYPED = "typed"
 
 
+class Takes(NamedTuple):
+    """What a text is read as: ``null`` is None where ``none`` says that the parameter can be that, and else a text."""
+
+    kind: Kind
+    none: bool = False
+
+
 _RANGELESS = (Kind.TEXT, Kind.LIST, Kind.OBJECT)
 
 
-def parse_values(text: str, kind: Kind = Kind.ANY) -> list[Any]:
+def parse_values(text: str, kind: Kind = Kind.ANY, *, none: bool = False) -> list[Any]:
     """The values that a text stands for: several make a sweep. Raises ValueError with what to write instead.
 
     What begins with ``[``, ``{`` or ``"`` is one value, as JSON.
@@ -51,16 +58,18 @@ def parse_values(text: str, kind: Kind = Kind.ANY) -> list[Any]:
     if len(parts) == 1 and kind not in _RANGELESS and _is_range(text):
         return _range(text)
     if len(parts) == 1 or kind in (Kind.LIST, Kind.OBJECT):
-        return [parse_value(text, kind)]
+        return [parse_value(text, kind, none=none)]
     if kind not in _RANGELESS and any(_is_range(part) for part in parts):
         raise ValueError(f"{text}: a range stands alone; write out its values, or the others")
-    return parse_column(parts, kind)
+    return parse_column(parts, kind, none=none)
 
 
-def parse_value(text: str, kind: Kind = Kind.ANY) -> Any:
+def parse_value(text: str, kind: Kind = Kind.ANY, *, none: bool = False) -> Any:
     """The one value that a text stands for, commas and colons in it or not. Raises ValueError."""
     if _is_json(text):
         return _from_json(text)
+    if none and text.strip() == "null":
+        return None
     if kind in (Kind.LIST, Kind.OBJECT):
         example = "[1, 2]" if kind is Kind.LIST else '{"a": 1}'
         raise ValueError(f"{text!r:.80} is not JSON, which this parameter takes: such as {example}")
@@ -74,7 +83,7 @@ def parse_value(text: str, kind: Kind = Kind.ANY) -> Any:
     return number if number is not None else {"true": True, "false": False}.get(text.lower(), text)
 
 
-def parse_column(texts: Sequence[str], kind: Kind = Kind.ANY) -> list[Any]:
+def parse_column(texts: Sequence[str], kind: Kind = Kind.ANY, *, none: bool = False) -> list[Any]:
     """A parameter's values at the points of a sweep. Raises ValueError.
 
     Where all of them are numbers a program gets numbers, so that the results have a column of numbers.
@@ -83,7 +92,7 @@ def parse_column(texts: Sequence[str], kind: Kind = Kind.ANY) -> list[Any]:
         numbers = [_number(text) for text in texts]
         if None not in numbers:
             return numbers
-    return [parse_value(text, kind) for text in texts]
+    return [parse_value(text, kind, none=none) for text in texts]
 
 
 class GivenTwice(ValueError):

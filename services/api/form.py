@@ -35,6 +35,7 @@ class Field:
     default: str
     hint: str
     choices: tuple[str, ...] = ()
+    none: bool = False
 
 
 @blueprint.get("/submit")
@@ -75,7 +76,7 @@ def _field(each: Described) -> Field:
         choices = (default, *choices)
     limits = [f"{_LIMITS[word]} {value}" for word, value in each.limits.items()]
     hint = ", ".join(part for part in (each.description, *limits) if part)
-    return Field(each.name, each.kind, each.required, default, hint, choices)
+    return Field(each.name, each.kind, each.required, default, hint, choices, each.none)
 
 
 def _text(value: Any) -> str:
@@ -110,9 +111,9 @@ def _read(simulation: Simulation, form: Mapping[str, str]) -> tuple[int | None, 
 def _values(field: Field, text: str) -> list[Any]:
     # A text may have commas and colons of its own.
     if field.kind is Kind.TEXT:
-        return [text]
+        return [None if field.none and text == "null" else text]
     try:
-        values = parse_values(text, field.kind)
+        values = parse_values(text, field.kind, none=field.none)
     except ValueError as error:
         raise InvalidInput(f"{field.name}: {error}", field=field.name) from None
     refuse_invalid_text(values, field.name)

@@ -78,6 +78,18 @@ def test_each_value_is_read_as_what_it_is_of(own: FlaskClient, connection: Conne
     assert batches.view(connection, 1).spec.parameters == {"text": "007", "weights": [1, 2], "needed": 3}
 
 
+def test_none_is_submitted(own: FlaskClient, connection: Connection, tmp_path: Path) -> None:
+    """As null where the parameter can be that; elsewhere it is a text."""
+    path = tmp_path / "mine" / "own.py"
+    path.write_text(
+        path.read_text().replace("maybe: int | None = None", 'maybe: int | None = 1, word: str | None = "a"')
+    )
+    form = {"jobs": "2", "param:needed": "1", "param:maybe": "null", "param:word": "null", "param:text": "null"}
+    assert own.post("/submit/own", data=form).status_code == 303
+    found = batches.view(connection, 1).spec.parameters
+    assert found == {"needed": 1, "maybe": None, "word": None, "text": "null"}
+
+
 def test_infinity_is_submitted(own: FlaskClient, connection: Connection) -> None:
     """As the text that the form shows and JSON can hold."""
     assert 'name="param:cap" value="inf"' in own.get("/submit/own").text

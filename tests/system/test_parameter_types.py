@@ -62,15 +62,24 @@ def names(
     return {"x": model_dump + copy + json + dict + schema + lam}
 '''
 
+NONE = """
+from batchsim import simulation
+
+@simulation(outputs={"x": float})
+def none(rng, *, opt: float | None = 0.5, text: str | None = "a", plain: str = "b", free=1):
+    return {"x": 1, "said": repr((opt, text, plain, free))}
+"""
+
 pytestmark = pytest.mark.usefixtures("redis_binary")
 
 
 @pytest.fixture
 def place(home: Path) -> Path:
-    """A directory with both files."""
+    """A directory with all files."""
     (home / "simulations").mkdir()
     (home / "simulations" / "types.py").write_text(TYPES)
     (home / "simulations" / "names.py").write_text(NAMES)
+    (home / "simulations" / "none.py").write_text(NONE)
     return home
 
 
@@ -136,3 +145,15 @@ def test_any_name(place: Path) -> None:
     done = cli(place, "run", "--simulation", "names", "--lambda", "2", "--jobs", "1")
     told = "lambda is not a parameter of names; there are: model_dump, copy, json, dict, schema, lam"
     assert (done.returncode, told in done.stderr, done.stderr.count("\n")) == (2, True, 1), done
+
+
+def test_none_is_typed_as_null(place: Path) -> None:
+    """Where a parameter can be that; elsewhere it is a text, and in quotes everywhere."""
+    given = ("--opt", "null,2", "--text", "null", "--plain", "null", "--free", "null", "--replications", "2")
+    spec = run_and_reproduce(place, "--simulation", "none", *given)
+    assert spec["parameters"] == {"text": None, "plain": "null", "free": None}
+    assert spec["sweep"]["axes"] == {"opt": [None, 2.0]}
+    assert "(None, None, 'null', None)" in (place / "outputs" / "job_1.csv").read_text()
+    assert run_and_reproduce(place, "--simulation", "none", "--text", '"null"', "--jobs", "1")["parameters"] == {
+        "text": "null"
+    }

@@ -1,15 +1,16 @@
 """Parameters as their schema describes them: what a text is read as, what may be chosen, what must be given."""
 
+from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from common.simulations.declare import MARK, simulation
+from common.simulations.declare import MARK, Simulation, simulation
 from common.simulations.described import Described, describe, kinds_of
-from common.spelling import Kind
+from common.spelling import Kind, Takes
 
 
 class Colour(Enum):
@@ -66,6 +67,41 @@ def test_what_must_be_given_and_what_it_is_otherwise() -> None:
     assert FOUND["colour"].default == "red"
 
 
+def test_what_can_be_none() -> None:
+    """What says so, in whichever of JSON Schema's ways, and what has no type."""
+    assert [name for name, each in FOUND.items() if each.none] == ["maybe", "limit", "other", "step", "table", "free"]
+
+    def more(
+        rng: object,
+        *,
+        either: int | str | None,
+        small: Literal["a", None],
+        mixed: Literal["a", 1, None],
+        whole: Literal["null"],
+        what: Any,
+        plain: Colour,
+        nested: list[int | None],
+        money: Decimal,
+        untyped=1,  # type: ignore[no-untyped-def]
+    ) -> None: ...
+
+    declared = getattr(simulation(outputs={"x": float})(more), MARK)
+    found = {each.name: each.none for each in describe(declared.schema()["parameters"])}
+    assert [name for name, none in found.items() if none] == ["either", "small", "mixed", "what", "untyped"]
+    for name, none in found.items():
+        valid = not any(error["loc"] == (name,) for error in errors_of_none(declared, name))
+        assert valid == none
+
+
+def errors_of_none(declared: Simulation, name: str) -> list[Any]:
+    """What pydantic says of None for this parameter, and of what is not given."""
+    try:
+        declared.parameters.model_validate({name: None})
+    except ValidationError as error:
+        return [each for each in error.errors() if each["type"] != "missing"]
+    return []
+
+
 def test_choices() -> None:
     found = {name: each.choices for name, each in FOUND.items() if each.choices}
     colours = ("red", "blue")
@@ -87,5 +123,7 @@ def test_the_schema_is_asked_for_once_it_is_needed() -> None:
 
     kinds = kinds_of(schema)
     assert asked == []
-    assert [kinds("x"), kinds("text"), kinds("unknown")] == [Kind.NUMBER, Kind.TEXT, Kind.ANY]
+    assert [kinds(name) for name in ("x", "limit", "text", "unknown")] == [
+        Takes(Kind.NUMBER), Takes(Kind.NUMBER, none=True), Takes(Kind.TEXT), Takes(Kind.ANY)
+    ]  # fmt: skip
     assert asked == [1]

@@ -24,7 +24,7 @@ from common.programs.program import Program
 from common.provenance import PACKAGES, changes, command, environment
 from common.simulations import registry
 from common.simulations.programs import of_program
-from common.spelling import Kind
+from common.spelling import Kind, Takes
 from common.sweep import Sweep
 from tests.support import REPO
 
@@ -99,7 +99,7 @@ def test_the_command_repeats_the_batch(tmp_path: Path, values: dict[str, Any]) -
 AWKWARD = [
     "a,b", "1:2:3", "5", "0.5", "true", "TRUE", "nan", " x ", "it's", "$HOME", "", "a b", "ü", "-x", True, False,
     0, 0.0, 5, 5.0, 1e-300, 10**20, 10**400, -1, [1, 2], [], None, {"a": 1}, ["a,b", None], "[1", '"', "1_2", "007",
-    "1.10", "x:1", "2:3", "a:b:c", "-0", float("inf"), float("nan"),
+    "1.10", "x:1", "2:3", "a:b:c", "-0", "null", float("inf"), float("nan"),
 ]  # fmt: skip
 TEXTS = st.text(max_size=8) | st.from_regex(r"[-+0-9.e:,\[\]\"{}a ]{0,8}", fullmatch=True)
 SCALARS = TEXTS | st.integers() | st.floats() | st.booleans() | st.none()
@@ -112,11 +112,12 @@ def come_back(place: Path, given: dict[str, Any], *kinds: Kind, program: Program
     (place / "batch.json").write_text(spec.to_json())
     line = command(spec, place)
     for kind in kinds:
-        read = typed(line)
-        programs.read(read)
-        fields = read_options(verbs.batch_fields(read, lambda _, kind=kind: kind)).model_dump()
-        again, before = ([got["parameters"], got["sweep"]] for got in (fields, vars(spec)))
-        assert json.dumps(again, sort_keys=True) == json.dumps(before, sort_keys=True), line
+        for none in {False, kind is not Kind.TYPED}:
+            read, takes = typed(line), Takes(kind, none)
+            programs.read(read)
+            fields = read_options(verbs.batch_fields(read, lambda _, takes=takes: takes)).model_dump()
+            again, before = ([got["parameters"], got["sweep"]] for got in (fields, vars(spec)))
+            assert json.dumps(again, sort_keys=True) == json.dumps(before, sort_keys=True), line
 
 
 @pytest.mark.parametrize("value", AWKWARD, ids=repr)
@@ -151,6 +152,7 @@ def test_whatever_the_values_are(values: list[Any], of_program: bool) -> None:
     ("values", "written"),
     [
         (["5"], """--param 'p="5"'"""),
+        (["null"], """--param 'p="null"'"""),
         (["a,b"], """--param 'p="a,b"'"""),
         ([[1, 2]], "--param 'p=[1, 2]'"),
         (["a"], "--param p=a"),
@@ -191,7 +193,7 @@ def test_the_command_repeats_a_program(
     assert chosen is not None
     assert (chosen.program, chosen.outputs) == (own, spec.outputs)
     assert read["jobs"] == (None if spec.sweep or own.array else "8")
-    fields = read_options(chosen.options(verbs.batch_fields(read, lambda _: Kind.TYPED))).model_dump()
+    fields = read_options(chosen.options(verbs.batch_fields(read, lambda _: Takes(Kind.TYPED)))).model_dump()
     for name in set(Options.model_fields) - {"max_fails"}:
         assert fields[name] == getattr(spec, name), name
 

@@ -9,7 +9,7 @@ import pytest
 from batchsim.sweeping import NAMES, read, untyped
 from common.errors import InvalidInput
 from common.simulations.described import Kinds
-from common.spelling import Kind
+from common.spelling import Kind, Takes
 
 IDLE: dict[str, Any] = {
     "param": (), "replications": None, "zip_axes": False, "from_csv": None, "from_json": None,
@@ -26,7 +26,7 @@ def given(kinds: Kinds = untyped, **options: Any) -> dict[str, Any]:
 def points(path: Path, content: str, kind: Kind = Kind.ANY) -> list[dict[str, Any]]:
     """The points of a CSV file of which every column is of one kind."""
     path.write_text(content, encoding="utf-8")
-    found: list[dict[str, Any]] = given(lambda _: kind, from_csv=path)["sweep"]["points"]
+    found: list[dict[str, Any]] = given(lambda _: Takes(kind), from_csv=path)["sweep"]["points"]
     return found
 
 
@@ -108,7 +108,25 @@ def test_what_cannot_be_read_names_the_option(text: str, told: str, field: str) 
 
 def test_the_kind_of_each_parameter_decides() -> None:
     kinds = {"name": Kind.TEXT, "v": Kind.LIST}
-    found = given(lambda name: kinds.get(name, Kind.ANY), param=("name=5", "v=[1,2]", "k=5", "x=1,2"))
+    found = given(lambda name: Takes(kinds.get(name, Kind.ANY)), param=("name=5", "v=[1,2]", "k=5", "x=1,2"))
     assert found["parameters"] == {"name": "5", "v": [1, 2], "k": 5}
     assert found["sweep"]["axes"] == {"x": [1, 2]}
     assert given(param=('name="a,b"',)) == {"parameters": {"name": "a,b"}}
+
+
+@pytest.mark.parametrize("kind", [Kind.NUMBER, Kind.TEXT, Kind.LIST, Kind.OBJECT, Kind.ANY])
+def test_null_is_none_where_that_is_taken(tmp_path: Path, kind: Kind) -> None:
+    """As an option, in a sweep and in a file; in quotes it is a text."""
+    takes = Takes(kind, none=True)
+    assert given(lambda _: takes, param=("a=null", 'b="null"')) == {"parameters": {"a": None, "b": "null"}}
+    (tmp_path / "p.csv").write_text("a,b\nnull,[1]\n[2], null \n")
+    found = given(lambda _: takes, from_csv=tmp_path / "p.csv")["sweep"]["points"]
+    assert [found[0]["a"], found[1]["b"]] == [None, None]
+    if kind not in (Kind.LIST, Kind.OBJECT):
+        one = 1 if kind is not Kind.TEXT else "1"
+        assert given(lambda _: takes, param=("a=null,1, null",))["sweep"]["axes"] == {"a": [None, one, None]}
+
+
+@pytest.mark.parametrize("kind", [Kind.NUMBER, Kind.TEXT, Kind.ANY, Kind.TYPED])
+def test_elsewhere_it_is_a_text(kind: Kind) -> None:
+    assert given(lambda _: Takes(kind), param=("a=null",)) == {"parameters": {"a": "null"}}

@@ -76,19 +76,21 @@ class Closed:
     reason: Reason
 
 
-def closed(connection: Connection, batch_id: int) -> list[Closed]:
-    """What was closed of a batch, in no order, disjoint."""
-    rows = [json.loads(text) for text in connection.command("LRANGE", keys.closed(batch_id), 0, -1)]
+def closed(connection: Connection, batch_id: int, first: int = 1, count: int = 2**53) -> list[Closed]:
+    """What was closed of a batch, in no order, disjoint; the intervals that meet ``count`` jobs from ``first`` on."""
+    # There may be hundreds of thousands, so they are read as one text.
+    rows = json.loads(b"[%s]" % b",".join(connection.command("LRANGE", keys.closed(batch_id), 0, -1)))
     return [
-        Closed(int(first), int(count), JobState[state], Reason[reason or "NONE"])
-        for first, count, state, reason in rows
+        Closed(int(low), int(size), JobState[state], Reason[reason or "NONE"])
+        for low, size, state, reason in rows
+        if low < first + count and low + size > first
     ]
 
 
 def page(connection: Connection, batch_id: int, first: int, count: int, dtype: np.dtype[np.void]) -> np.ndarray:
     """As :func:`read`, with the states and reasons of jobs that ended without a record."""
     records = read(connection, batch_id, first, count, dtype)
-    intervals = closed(connection, batch_id)
+    intervals = closed(connection, batch_id, first, count)
     if intervals:
         records = records.copy()
         for interval in intervals:

@@ -237,3 +237,37 @@ def test_scattered_jobs_cost_what_they_are_many(ledger: Connection, held: bool) 
         costs.append(commands(ledger) - before)
         ledger.command("FLUSHALL")
     assert costs[1] < 2.2 * costs[0]
+
+
+@pytest.mark.parametrize("place", ["waiting", "parked", "blocked"])
+def test_a_range_that_goes_as_a_whole_costs_one_look_at_it(ledger: Connection, place: str) -> None:
+    """Of very many ranges, as after a requeue of scattered jobs, each costs one command, wherever they are."""
+    costs = []
+    for many in (5000, 10_000):
+        spec = scattered(ledger, many, place)
+        before = commands(ledger)
+        assert control.cancel(ledger, spec.id)[0] == many
+        costs.append(commands(ledger) - before)
+        assert counted(ledger, spec.id) == {"COMPLETED": many, "CANCELLED": many}
+        ledger.command("FLUSHALL")
+    assert costs[1] - costs[0] < 1.1 * 5000
+
+
+def scattered(connection: Connection, many: int, place: str) -> BatchSpec:
+    """A batch of so many ranges of one job each, in this set; between any two of them a job has completed."""
+    spec = BatchSpec(1, 2 * many, 1)
+    ranges_of_one = [(first, 1) for first in range(1, 2 * many, 2)]
+    batches.submit(connection, spec, ranges=ranges_of_one, completed=many)
+    if place != "waiting":
+        # As if they had failed and were tried again, or followed another batch.
+        connection.command("RENAME", keys.ranges(spec.id), getattr(keys, place)(spec.id))
+    return spec
+
+
+def test_neighbours_are_noted_as_one(ledger: Connection) -> None:
+    """Whatever the order in which their ranges wait; what is between them is not."""
+    spec = submit(ledger, 9, ranges=[(7, 3), (1, 2), (3, 4)])
+    assert control.cancel_spans(ledger, spec.id, [(1, 3), (5, 99)])[0] == 8
+    assert sorted((each.first, each.count) for each in table.closed(ledger, spec.id)) == [(1, 3), (5, 5)]
+    assert [(each.first, each.count) for each in table.closed(ledger, spec.id, 4, 2)] == [(5, 5)]
+    assert table.closed(ledger, spec.id, 4, 1) == []

@@ -110,97 +110,140 @@ close_if_ended = function(id)
   return 1
 end
 
--- Those of `spans` ({a, b}, in order and apart) that meet the jobs of a range of the batch, the last one first: so what is cut
--- off behind a span is met by no other one.
-local function spans_of(id, spans, token)
-  local r = redis.call('HMGET', range_key(token), 'batch', 'first', 'count')
-  if r[1] ~= tostring(id) then return {} end
-  local first, last = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1
+-- The last of `spans` ({a, b}, in order and apart) that begins at or before this job, by its number; 0 when none does. Who
+-- goes down from there meets the last one first: so what is cut off behind a span is met by no other one.
+local function last_span(spans, job)
   local low, high = 1, #spans + 1
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if spans[middle][1] > last then high = middle else low = middle + 1 end
+    if spans[middle][1] > job then high = middle else low = middle + 1 end
   end
-  local found = {}
-  for i = low - 1, 1, -1 do
-    if spans[i][2] < first then break end
-    found[#found + 1] = spans[i]
+  return low - 1
+end
+
+-- One command with any number of arguments behind its key, if it has one.
+local function in_bulk(command, key, arguments)
+  for i = 1, #arguments, MOST_TOKENS do
+    local last = math.min(i + MOST_TOKENS - 1, #arguments)
+    if key then redis.call(command, key, unpack(arguments, i, last)) else redis.call(command, unpack(arguments, i, last)) end
   end
-  return found
+end
+
+-- Takes the jobs of `spans` out of the batch's ranges in `set`; note(low, high) is told which. There may be hundreds of
+-- thousands of ranges, and Redis does nothing else meanwhile: one that goes as a whole costs one look at it.
+local function cut_waiting(id, set, spans, note)
+  local gone, hashes = {}, {}
+  for _, token in ipairs(redis.call('ZRANGE', set, 0, -1)) do
+    local hash = range_key(token)
+    local r = redis.call('HMGET', hash, 'first', 'count')
+    local first, last = tonumber(r[1]), tonumber(r[1]) + tonumber(r[2]) - 1
+    local i = last_span(spans, last)
+    while i > 0 and spans[i][2] >= first do
+      local low, high = math.max(first, spans[i][1]), math.min(last, spans[i][2])
+      if low == first and high == last then
+        gone[#gone + 1], hashes[#hashes + 1] = token, hash
+      else
+        local _, rest = carve(id, set, token, low, high)
+        if rest and set == ranges_key(id) then
+          offered[id] = offered[id] or {}
+          table.insert(offered[id], rest)
+        end
+      end
+      note(low, high)
+      i, last = i - 1, low - 1
+    end
+  end
+  in_bulk('ZREM', set, gone)
+  in_bulk('UNLINK', nil, hashes)
+end
+
+-- As cut_waiting, of a leased range and the jobs of it that `which` means: '', 'PENDING' or 'RUNNING'. The job that its holder is
+-- at is added to `ran`, if it is among them.
+local function cut_leased(id, token, spans, which, note, ran)
+  local r = redis.call('HMGET', range_key(token), 'batch', 'first', 'count')
+  if r[1] ~= tostring(id) then return end
+  local first, last, at = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1, job_at(token)
+  for i = last_span(spans, last), 1, -1 do
+    local a, b = spans[i][1], spans[i][2]
+    local low = math.max(which == 'PENDING' and at + 1 or which == 'RUNNING' and at or first, a)
+    local high = math.min(which == 'RUNNING' and at or last, last, b)
+    -- All of these its holder has done since its last commit: they end as they ended.
+    if b < first or (which == '' and b < at) then return end
+    if low <= high then
+      local like = traits(token)
+      if low <= at and at <= high and token ~= committing then
+        note_attempt(id, at, like)
+        ran[#ran + 1] = at
+      end
+      like.crashes = 0
+      if high < last then offer(id, high + 1, last - high, like) end
+      if low > first then
+        -- The holder goes on with what is before; a commit of more is told that its range has shrunk.
+        redis.call('HSET', range_key(token), 'count', low - first)
+      else
+        unlease(id, token)
+        redis.call('DEL', range_key(token))
+        await_stop(id, token)
+      end
+      note(low, high)
+      last = low - 1
+    end
+  end
+end
+
+-- What the list of closed intervals has. There may be very many, all of names without quotes: cjson takes three times as long.
+local function closed_entry(first, count, state, reason)
+  return string.format('[%d,%d,"%s","%s"]', first, count, state, reason)
+end
+
+-- Notes as closed the intervals of jobs that `highs` has, the last job of each by its first one; neighbours become one. Returns
+-- how many jobs they are.
+local function note_closed(id, highs, state, reason)
+  local lows, entries, first, closed = {}, {}, nil, 0
+  for low in pairs(highs) do lows[#lows + 1] = low end
+  table.sort(lows)
+  for i, low in ipairs(lows) do
+    first = first or low
+    if highs[low] + 1 ~= lows[i + 1] then
+      local count = highs[low] - first + 1
+      entries[#entries + 1] = closed_entry(first, count, state, reason)
+      first, closed = nil, closed + count
+    end
+  end
+  in_bulk('RPUSH', batch_key(id) .. ':closed', entries)
+  return closed
+end
+
+-- Counts jobs of `spans` as ended, and tells whoever asks why.
+local function count_closed(id, spans, closed, state, reason, ran)
+  local key, runs = batch_key(id), {}
+  redis.call('HINCRBY', key, 'PENDING', -closed)
+  redis.call('HINCRBY', key, state, closed)
+  if reason == 'StopRule' then redis.call('HINCRBY', key, 'needless', closed) end
+  for _, span in ipairs(spans) do
+    runs[#runs + 1] = span[1]
+    runs[#runs + 1] = math.min(span[2], 1e9) - span[1] + 1
+  end
+  local a, b = spans[1][1], math.min(spans[#spans][2], 1e9)
+  event(id, state .. ' ' .. reason, a, b - a + 1, '', {runs = #spans > 1 and runs or nil, ran = #ran > 0 and ran or nil})
 end
 
 -- Ends the open jobs of a batch in `spans` ({a, b}, in order and apart) without a result: ranges (waiting | parked | blocked |
 -- leased) -> shorter or gone, jobs PENDING | RUNNING -> state. `which` is '', 'PENDING', 'RUNNING' or 'BLOCKED'. Costs the
 -- number of ranges and of spans, not of jobs: what was closed is noted as intervals. Returns the number of jobs.
 close_spans = function(id, spans, state, reason, which)
-  local key, closed, ran = batch_key(id), 0, {}
-  local function note(low, high)
-    redis.call('RPUSH', key .. ':closed', cjson.encode({low, high - low + 1, state, reason}))
-    closed = closed + high - low + 1
-  end
-  local function cut(set, token, a, b)
-    local r = redis.call('HMGET', range_key(token), 'first', 'count')
-    local low, high = math.max(tonumber(r[1]), a), math.min(tonumber(r[1]) + tonumber(r[2]) - 1, b)
-    if low > high then return end
-    local _, rest = carve(id, set, token, low, high)
-    if rest and set == ranges_key(id) then
-      offered[id] = offered[id] or {}
-      table.insert(offered[id], rest)
-    end
-    note(low, high)
-  end
+  local highs, ran = {}, {}
+  local function note(low, high) highs[low] = high end
   if which ~= 'RUNNING' then
     local sets = which == 'BLOCKED' and {blocked_key(id)} or {ranges_key(id), parked_key(id), blocked_key(id)}
-    for _, set in ipairs(sets) do
-      for _, token in ipairs(redis.call('ZRANGE', set, 0, -1)) do
-        for _, span in ipairs(spans_of(id, spans, token)) do cut(set, token, span[1], span[2]) end
-      end
-    end
+    for _, set in ipairs(sets) do cut_waiting(id, set, spans, note) end
     note_parked(id)
   end
-  local function cut_leased(token, a, b)
-    local r = redis.call('HMGET', range_key(token), 'batch', 'first', 'count')
-    if r[1] == tostring(id) then
-      local first, last, at = tonumber(r[2]), tonumber(r[2]) + tonumber(r[3]) - 1, job_at(token)
-      -- All of these its holder has done since its last commit: they end as they ended.
-      if which == '' and b < at then return end
-      local low = math.max(which == 'PENDING' and at + 1 or which == 'RUNNING' and at or first, a)
-      local high = math.min(which == 'RUNNING' and at or last, last, b)
-      if low <= high then
-        local like = traits(token)
-        if low <= at and at <= high and token ~= committing then
-          note_attempt(id, at, like)
-          ran[#ran + 1] = at
-        end
-        like.crashes = 0
-        if high < last then offer(id, high + 1, last - high, like) end
-        if low > first then
-          -- The holder goes on with what is before; a commit of more is told that its range has shrunk.
-          redis.call('HSET', range_key(token), 'count', low - first)
-        else
-          unlease(id, token)
-          redis.call('DEL', range_key(token))
-          await_stop(id, token)
-        end
-        note(low, high)
-      end
-    end
-  end
   for _, token in ipairs(which == 'BLOCKED' and {} or redis.call('ZRANGE', LEASES, 0, -1)) do
-    for _, span in ipairs(spans_of(id, spans, token)) do cut_leased(token, span[1], span[2]) end
+    cut_leased(id, token, spans, which, note, ran)
   end
-  if closed > 0 then
-    redis.call('HINCRBY', key, 'PENDING', -closed)
-    redis.call('HINCRBY', key, state, closed)
-    if reason == 'StopRule' then redis.call('HINCRBY', key, 'needless', closed) end
-    local runs = {}
-    for _, span in ipairs(spans) do
-      runs[#runs + 1] = span[1]
-      runs[#runs + 1] = math.min(span[2], 1e9) - span[1] + 1
-    end
-    local a, b = spans[1][1], math.min(spans[#spans][2], 1e9)
-    event(id, state .. ' ' .. reason, a, b - a + 1, '', {runs = #spans > 1 and runs or nil, ran = #ran > 0 and ran or nil})
-  end
+  local closed = note_closed(id, highs, state, reason)
+  if closed > 0 then count_closed(id, spans, closed, state, reason, ran) end
   settle(id)
   close_if_ended(id)
   return closed

@@ -17,8 +17,8 @@ table.sort(runs, earlier)
 
 -- What was closed, by first job, with neighbours of one kind joined: a run may span several of them.
 local function closed_intervals()
-  local found, joined = {}, {}
-  for _, entry in ipairs(redis.call('LRANGE', KEYS[1] .. ':closed', 0, -1)) do found[#found + 1] = cjson.decode(entry) end
+  local joined = {}
+  local found = cjson.decode('[' .. table.concat(redis.call('LRANGE', KEYS[1] .. ':closed', 0, -1), ',') .. ']')
   table.sort(found, earlier)
   for _, interval in ipairs(found) do
     local last = joined[#joined]
@@ -130,7 +130,9 @@ if needed > 0 then redis.call('HINCRBY', KEYS[1], 'needless', -needed) end
 if reopened then
   for i = at, #closed do left[#left + 1] = closed[i] end
   redis.call('DEL', KEYS[1] .. ':closed')
-  for _, interval in ipairs(left) do redis.call('RPUSH', KEYS[1] .. ':closed', cjson.encode(interval)) end
+  local entries = {}
+  for i, interval in ipairs(left) do entries[i] = closed_entry(unpack(interval)) end
+  in_bulk('RPUSH', KEYS[1] .. ':closed', entries)
 end
 for _, index in ipairs(redis.call('HKEYS', KEYS[5])) do
   local i = run_of(tonumber(index))

@@ -56,6 +56,8 @@ def make_app(broker_url: str) -> Celery:
         broker_connection_retry_on_startup=True,
         # The default gives up after 100 tries and leaves a worker that lives and does nothing.
         broker_connection_max_retries=None,
+        # BUSY, which Redis answers while somebody's script runs for long, would end the worker.
+        broker_channel_error_retry=True,
         # True kills the running jobs whenever the connection blinks.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,

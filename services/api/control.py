@@ -29,14 +29,15 @@ def cancel(batch: int) -> ResponseReturnValue:
     The answer has a ``warning`` when it is done and could not be noted on the volume.
     """
     body = json_object("jobs", "state")
+    # null, of a client that has not filled it in, is none of them: it would cancel more than was meant.
     given = body.get("state")
     wanted = given.upper() if isinstance(given, str) else ""
-    if given is not None and wanted not in ("PENDING", "RUNNING"):
+    if "state" in body and wanted not in ("PENDING", "RUNNING"):
         raise InvalidInput("state must be PENDING or RUNNING: other jobs have ended", field="state")
     text = body.get("jobs")
-    if text is not None and (isinstance(text, bool) or not isinstance(text, str | int)):
+    if "jobs" in body and (isinstance(text, bool) or not isinstance(text, str | int)):
         raise InvalidInput('jobs must be a text such as "1-9,42"', field="jobs")
-    spans = parse_spans(str(text), batches.view(state().connection, batch).spec.jobs) if text is not None else []
+    spans = parse_spans(str(text), batches.view(state().connection, batch).spec.jobs) if "jobs" in body else []
     warnings: list[str] = []
     done = state().controller.cancel(batch, spans, state=wanted, warn=warnings.append)
     said = {"warning": warnings[0]} if warnings else {}
@@ -76,13 +77,13 @@ def change(batch: int) -> ResponseReturnValue:
 def requeue(batch: int) -> ResponseReturnValue:
     """Run again what failed, or the jobs in ``{"states": […]}``, and with ``{"missing": true}`` lost results."""
     body = json_object("states", "missing")
-    names = body.get("states")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+    names = body.get("states", [])
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InvalidInput('states must be a list such as ["FAILED", "TIMEOUT"]', field="states")
     if not isinstance(body.get("missing", False), bool):
         raise InvalidInput("missing must be true or false", field="missing")
     missing = bool(body.get("missing", False))
-    states = [_state(name) for name in names] if names is not None else [] if missing else list(RUN_AGAIN)
+    states = [_state(name) for name in names] if "states" in body or missing else list(RUN_AGAIN)
     count = state().controller.requeue(batch, states, missing=missing)
     return {**_standing(batches.view(state().connection, batch)), "requeued": count}
 

@@ -64,8 +64,8 @@ class Client:
         """How far a verification is, and what it has found."""
         return self._call("GET", f"/batches/{batch_id}/verify/{name}")
 
-    def update(self, batch_id: int, **changes: int) -> dict[str, Any]:
-        """Change a batch's ``throttle`` or ``priority``; returns how it stands then."""
+    def update(self, batch_id: int, **changes: int | str) -> dict[str, Any]:
+        """Change a batch's ``throttle``, ``priority`` or ``max_fails``; returns how it stands then."""
         return self._call("PATCH", f"/batches/{batch_id}", changes)
 
     def explain(self, batch_id: int, job: int | None = None) -> dict[str, Any]:

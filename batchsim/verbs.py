@@ -176,12 +176,17 @@ def release(batch: int, url: str, token: str) -> None:
 @click.argument("batch", type=BATCH)
 @click.option("--throttle", type=int, help="most jobs that run at a time; 0: no limit")
 @click.option("--priority", type=int, help="batches with a higher one go first")
+@click.option("--max-fails", help=Options.model_fields["max_fails"].description)
 @server_options
-def update(batch: int, throttle: int | None, priority: int | None, url: str, token: str) -> None:
-    """Change a batch's throttle or priority while it runs."""
-    given = {"throttle": throttle, "priority": priority}
+def update(batch: int, throttle: int | None, priority: int | None, max_fails: str | None, url: str, token: str) -> None:
+    """Change a batch's throttle, priority or max_fails while it runs.
+
+    Also the max_fails of a batch that was ended by it: then requeue its ABORTED jobs.
+    """
+    given = {"throttle": throttle, "priority": priority, "max_fails": max_fails}
     seen = Client(url, token).update(batch, **{name: value for name, value in given.items() if value is not None})
-    click.echo(f"batch {batch}: {seen['state']}, throttle {seen['throttle']}, priority {seen['priority']}")
+    limit = "" if seen["max_fails"] is None else f", max_fails {seen['max_fails']}"
+    click.echo(f"batch {batch}: {seen['state']}, throttle {seen['throttle']}, priority {seen['priority']}{limit}")
 
 
 @click.command()

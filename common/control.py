@@ -1,8 +1,8 @@
 """What people do to a batch, whole: written down beside its files, done in the ledger, its messages published.
 
 ``control.json`` keeps what the ledger alone would forget when Redis is emptied: what was cancelled, and the hold,
-throttle and priority of now. What was answered is noted, so it is never undone; a cancel that could not be noted says
-so.
+throttle, priority and max_fails of now. What was answered is noted, so it is never undone; a cancel that could not be
+noted says so.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,9 +91,12 @@ class Controller:
         return jobs
 
     def adjust(self, batch_id: int, field: Field, value: int) -> BatchView:
-        """Hold or release a batch, change its throttle or priority; returns it as it is then."""
+        """Hold or release a batch, change its throttle, priority or max_fails; returns it as it is then.
+
+        Of one that has ended only ``max_fails``, for a requeue: else that would end like the batch did.
+        """
         with self._turn(batch_id) as (view, notes):
-            if view.ended:
+            if view.ended and field != "max_fails":
                 raise Conflict(f"Batch {batch_id} has ended: {view.state}.", field="batch")
             notes.set(field, value)
             self._publish(control.adjust(self._connection, batch_id, field, value))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from common.batch import FAILED_STATES, BatchSpec, JobState, Reason
+from common.batch import FAILED_STATES, JobState, Reason
 from common.errors import InvalidInput
 from common.ledger import Connection, batches, control, keys, ranges, table
 from common.ledger.batches import BatchView
@@ -28,7 +28,9 @@ ADVICE = {
     "OutOfMemory": "submit it with a higher limit, and its other options as they were: "
     "`batchsim submit --jobs {jobs} --seed {seed} --memory-limit-mb {megabytes}`",
     "CrashLimit": "the job ends its own process: look for it there; once that is mended: `batchsim requeue {id}`",
-    "MaxFails": "see why the others failed: `batchsim explain {id}`; then `batchsim requeue {id}{states}`",
+    "MaxFails": "see why the others failed: `batchsim explain {id}`; once that is mended: "
+    "`batchsim requeue {id}{states}`; to run the rest all the same: `batchsim update {id} --max-fails {fails}`, then "
+    "`batchsim requeue {id} --state ABORTED`",
     "DependencyNeverSatisfied": "once they can be met: `batchsim requeue {id} --state CANCELLED`",
     "StopRule": "nothing: the batch's stop rule was met, and these jobs were not needed",
     "COMPLETED": "nothing",
@@ -69,7 +71,7 @@ def explain_job(connection: Connection, batch_id: int, index: int) -> Explanatio
     found = Explanation(f"{batch_id}_{index}", state.name)
     if state.terminal:
         found.reason = Reason(int(record["reason"])).name if record["reason"] else ""
-        found.details += _ending(view.spec, record, index, batches.failures(connection, batch_id))
+        found.details += _ending(view, record, index, batches.failures(connection, batch_id))
         _advise_ended(connection, view, found, [found.reason or found.state])
     else:
         _explain_open(connection, view, index, found)
@@ -119,6 +121,7 @@ def _advise_ended(connection: Connection, view: BatchView, found: Explanation, w
         "seed": spec.seed,
         "seconds": spec.time_limit_seconds * 2,
         "megabytes": spec.memory_limit_mb * 2,
+        "fails": min(spec.jobs, 2 * sum(view.counters[state] for state in FAILED_STATES)),
         "states": "".join(f" --state {state}" for state in states),
     }
     named: dict[str, list[str]] = {}
@@ -145,7 +148,8 @@ def _holders(connection: Connection, batch_id: int) -> Iterator[str]:
         yield f"So do {len(rows) - MOST_EXAMPLES} other slots on others."
 
 
-def _ending(spec: BatchSpec, record: np.void, index: int, errors: Mapping[int, str]) -> Iterator[str]:
+def _ending(view: BatchView, record: np.void, index: int, errors: Mapping[int, str]) -> Iterator[str]:
+    spec = view.spec
     if record["started"]:
         yield (
             f"Attempt {int(record['attempt'])} began at {time_text(float(record['started']))} "
@@ -158,7 +162,8 @@ def _ending(spec: BatchSpec, record: np.void, index: int, errors: Mapping[int, s
     if record["reason"] == Reason.OutOfMemory:
         yield f"The memory limit is {spec.memory_limit_mb} MB."
     if record["reason"] == Reason.MaxFails:
-        yield f"More than {spec.max_fails} jobs failed, so the rest of the batch was given up before this one ended."
+        yield "More jobs failed than max_fails allowed, so the rest of the batch was given up before this one ended."
+        yield f"max_fails is {view.max_fails} now."
     if error := errors.get(index, ""):
         yield f"Error: {error.strip()}"
     elif JobState(int(record["state"])) in FAILED_STATES:

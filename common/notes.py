@@ -21,9 +21,9 @@ class Notes:
     def read(self) -> dict[str, Any]:
         """What is noted; what nobody changed is missing.
 
-        ``held``, ``throttle``, ``priority``, and two lists of [first, count]: jobs that are ``cancelled`` shall not
-        run, unless they have completed; those of them that are ``closed`` had not, by the ledger's own word, so that a
-        CSV of theirs is no result.
+        ``held``, ``throttle``, ``priority``, ``max_fails``, and two lists of [first, count]: jobs that are
+        ``cancelled`` shall not run, unless they have completed; those of them that are ``closed`` had not, by the
+        ledger's own word, so that a CSV of theirs is no result.
         """
         return outputs.read_control(self._place)
 
@@ -35,7 +35,7 @@ class Notes:
             raise StorageUnavailable(f"{self._place}: {error.strerror}", field="OUTPUT_DIR") from error
 
     def set(self, field: str, value: int) -> None:
-        """Note a hold, throttle or priority."""
+        """Note a hold, throttle, priority or max_fails."""
         self.write({**self.read(), field: value})
 
     def cancel(self, intervals: Sequence[Interval], closed: Sequence[Interval] = ()) -> None:

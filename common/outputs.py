@@ -174,7 +174,7 @@ def _only_needless(place: Path, summary: dict[str, Any]) -> bool:
         return False
     if not counted.keys() <= {"COMPLETED", "ABORTED"}:
         return False
-    if spec.max_fails is None:
+    if spec.max_fails is None and "max_fails" not in read_control(place):
         return True
     # What max_fails had ABORTED may be left of a batch whose failed jobs were run again: only its rows tell.
     try:

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 CHUNK_JOBS = 2**16
 # Short runs of finished jobs between gaps are run again rather than kept as thousands of tiny ranges.
 MOST_RANGES = 4096
+# What control.json may have of what people changed.
+ADJUSTED = ("held", "throttle", "priority", "max_fails")
 
 
 def is_needed(connection: Connection) -> bool:
@@ -228,7 +230,7 @@ def _noted(place: Path) -> dict[str, Any]:
     if not found and path.exists() and path.read_bytes().split() != [b"{}"]:
         raise ValueError(f"{path} cannot be read")
     try:
-        said: dict[str, Any] = {name: int(found[name]) for name in ("held", "throttle", "priority") if name in found}
+        said: dict[str, Any] = {name: int(found[name]) for name in ADJUSTED if name in found}
         for name in ("cancelled", "closed"):
             said[name] = united([(int(first), int(count)) for first, count in found.get(name, [])])
             if any(first < 1 or count < 1 for first, count in said[name]):
@@ -239,12 +241,13 @@ def _noted(place: Path) -> dict[str, Any]:
 
 
 def _as_changed(spec: BatchSpec, noted: dict[str, Any]) -> BatchSpec:
-    """The specification with the hold, throttle and priority that it had last."""
+    """The specification with the hold, throttle, priority and max_fails that it had last."""
     return replace(
         spec,
         hold=bool(noted.get("held", spec.hold)),
         throttle=noted.get("throttle", spec.throttle),
         priority=noted.get("priority", spec.priority),
+        max_fails=noted.get("max_fails", spec.max_fails),
     )
 
 

@@ -30,6 +30,8 @@ class BatchView:
     held: bool = False
     throttle: int = 0
     priority: int = 0
+    # Failed jobs above which the rest is ABORTED; None: no limit.
+    max_fails: int | None = None
     # Dependencies that are not met, and how many of them cannot be any more.
     unmet: int = 0
     never: int = 0
@@ -173,9 +175,9 @@ def view(connection: Connection, batch_id: int) -> BatchView:
     """The batch now. Raises :class:`NotFound`."""
     names = [state.name for state in JobState]
     numbers = ("crashes", "held", "throttle", "priority", "unmet", "never", "needless")
-    fields = ["spec", "created", "started", "ended", "finished", "differed", "warnings", *numbers, *names]
+    fields = ["spec", "created", "started", "ended", "finished", "differed", "warnings", "max_fails", *numbers, *names]
     found = connection.command("HMGET", keys.batch(batch_id), *fields)
-    spec, created, started, ended, finished, differed, said, *rest = found
+    spec, created, started, ended, finished, differed, said, most_fails, *rest = found
     if spec is None:
         raise NotFound(f"There is no batch {batch_id}.", field="batch")
     more = {name: int(value or 0) for name, value in zip(numbers, rest, strict=False)}
@@ -190,6 +192,7 @@ def view(connection: Connection, batch_id: int) -> BatchView:
         held=bool(more["held"]),
         throttle=more["throttle"],
         priority=more["priority"],
+        max_fails=int(most_fails) if most_fails else None,
         unmet=more["unmet"],
         never=more["never"],
         needless=more["needless"],

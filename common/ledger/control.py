@@ -10,7 +10,7 @@ from common.ledger.connection import Connection
 from common.ledger.ranges import Ticket, tickets
 from common.statistics import Moments
 
-Field = Literal["held", "throttle", "priority"]
+Field = Literal["held", "throttle", "priority", "max_fails"]
 # (first, count, state, attempts so far)
 Run = tuple[int, int, JobState, int]
 # Of an error that a requeue takes away so much of its last line is told, bytes.
@@ -46,7 +46,7 @@ def abort(
 
 
 def adjust(connection: Connection, batch_id: int, field: Field, value: int) -> list[Ticket]:
-    """Hold (1) or release (0) a batch, set its throttle or its priority; returns the ranges to publish."""
+    """Hold (1) or release (0) a batch, set its throttle, priority or max_fails; returns the ranges to publish."""
     return tickets(connection, connection.run("adjust", [keys.batch(batch_id)], [batch_id, field, value]))
 
 

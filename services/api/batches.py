@@ -109,6 +109,7 @@ def _brief(view: BatchView) -> dict[str, Any]:
         "partition": spec.partition,
         "priority": view.priority,
         "throttle": view.throttle,
+        "max_fails": view.max_fails,
         "held": view.held,
         "output_mode": spec.output_mode,
         "counters": {job.name: view.counters[job] for job in JobState if view.counters[job]},

@@ -19,7 +19,7 @@ from services.api.state import state
 
 blueprint = Blueprint("control", __name__)
 
-CHANGEABLE = ("throttle", "priority")
+CHANGEABLE = ("throttle", "priority", "max_fails")
 
 
 @blueprint.post("/batches/<int:batch>/cancel")
@@ -60,16 +60,21 @@ def release(batch: int) -> ResponseReturnValue:
 
 @blueprint.patch("/batches/<int:batch>")
 def change(batch: int) -> ResponseReturnValue:
-    """Change ``{"throttle": N, "priority": P}`` while it runs."""
+    """Change ``{"throttle": N, "priority": P, "max_fails": M}`` while it runs; ``max_fails`` also when it has ended."""
     body = json_object(*CHANGEABLE)
     if not body:
         raise InvalidInput(f"send at least one of {', '.join(CHANGEABLE)}", field="body")
+    if body.get("max_fails", "") is None:
+        raise InvalidInput('max_fails must be a number of jobs, or "5%"; "100%" is no limit', field="max_fails")
     checked = read_options(body)
     view = batches.view(state().connection, batch)
     if "throttle" in body:
         view = state().controller.adjust(batch, "throttle", checked.throttle)
     if "priority" in body:
         view = state().controller.adjust(batch, "priority", checked.priority)
+    most_fails = checked.most_fails(view.spec.jobs)
+    if most_fails is not None:
+        view = state().controller.adjust(batch, "max_fails", most_fails)
     return _standing(view)
 
 
@@ -110,5 +115,6 @@ def _standing(view: BatchView) -> dict[str, Any]:
         "held": view.held,
         "throttle": view.throttle,
         "priority": view.priority,
+        "max_fails": view.max_fails,
         "counters": {job.name: view.counters[job] for job in JobState if view.counters[job]},
     }

@@ -113,6 +113,24 @@ def test_change(
     assert (said["throttle"], said["priority"]) == (view.throttle, view.priority) == (throttle, priority)
 
 
+@pytest.mark.parametrize(("given", "most"), [(0, 0), (3, 3), ("50%", 3), ("100%", 6)])
+def test_change_of_max_fails(client: FlaskClient, connection: Connection, batch: int, given: object, most: int) -> None:
+    """A number or a part of the jobs, as at submit."""
+    said = client.patch(f"/batches/{batch}", json={"max_fails": given}).get_json()
+    assert said["max_fails"] == batches.view(connection, batch).max_fails == most
+    assert client.get(f"/batches/{batch}").get_json()["max_fails"] == most
+
+
+def test_max_fails_of_a_batch_that_has_ended(
+    client: FlaskClient, connection: Connection, root: Path, ended: int
+) -> None:
+    """It can be changed, for a requeue, and it alone."""
+    assert client.patch(f"/batches/{ended}", json={"max_fails": 5}).get_json()["max_fails"] == 5
+    assert outputs.read_control(root / str(ended)) == {"max_fails": 5}
+    assert client.patch(f"/batches/{ended}", json={"max_fails": 6, "throttle": 1}).status_code == 409
+    assert batches.view(connection, ended).max_fails == 5
+
+
 def test_what_was_done_is_noted_on_the_volume(client: FlaskClient, root: Path, batch: int) -> None:
     """So that an emptied Redis does not undo it."""
     client.post(f"/batches/{batch}/hold")

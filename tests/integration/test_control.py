@@ -77,16 +77,16 @@ def test_cancel_of_all_outlives_redis(
     assert batches.view(ledger, spec.id).ended
 
 
-def test_hold_throttle_and_priority_outlive_redis(
+def test_what_was_adjusted_outlives_redis(
     submitter: Submitter, controller: Controller, ledger: Connection, redis_url: str, root: Path
 ) -> None:
     """The last of each, not what the batch began with."""
     spec = submit(submitter, 10, throttle=5, priority=1)
-    for field, value in (("held", 1), ("throttle", 3), ("throttle", 2), ("priority", -7)):
+    for field, value in (("held", 1), ("throttle", 3), ("throttle", 2), ("priority", -7), ("max_fails", 4)):
         controller.adjust(spec.id, field, value)  # type: ignore[arg-type]
     forget(ledger, redis_url, root, spec)
     view = batches.view(ledger, spec.id)
-    assert (view.state, view.held, view.throttle, view.priority) == ("HELD", True, 2, -7)
+    assert (view.state, view.held, view.throttle, view.priority, view.max_fails) == ("HELD", True, 2, -7, 4)
     assert_consistent(ledger)
     sent = messages(ledger)
     assert controller.adjust(spec.id, "held", 0).state == "PENDING"

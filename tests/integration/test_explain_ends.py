@@ -126,8 +126,17 @@ def test_max_fails(ledger: Connection) -> None:
     fail(ledger, take(ledger), [1, 3], Reason.NonZeroExitCode, JobState.FAILED)
     check(explain_batch(ledger, spec.id), "FAILED", "MaxFails", "16 jobs ABORTED (MaxFails)", "2 jobs FAILED")
     found = explain_job(ledger, spec.id, 20)
-    check(found, "ABORTED", "MaxFails", "More than 1 jobs failed", "ABORTED MaxFails")
+    check(
+        found,
+        "ABORTED",
+        "MaxFails",
+        "More jobs failed than max_fails allowed",
+        "max_fails is 1 now",
+        "ABORTED MaxFails",
+    )
     assert f"batchsim requeue {spec.id} --state ABORTED --state FAILED" in found.advice
+    again = f"`batchsim update {spec.id} --max-fails 4`, then `batchsim requeue {spec.id} --state ABORTED`"
+    assert again in found.advice
     check(explain_job(ledger, spec.id, 3), "FAILED", "NonZeroExitCode")
     assert not any("ABORTED" in line for line in explain_job(ledger, spec.id, 2).details), "it had completed before"
 

@@ -47,6 +47,9 @@ CHANGES = [
     ("throttle", 2),
     ("priority", -2),
     ("priority", 2),
+    ("max_fails", 0),
+    ("max_fails", 2),
+    ("max_fails", 9),
 ]
 ENDED = (JobState.FAILED, JobState.TIMEOUT, JobState.OUT_OF_MEMORY, JobState.CANCELLED, JobState.ABORTED)
 
@@ -138,7 +141,7 @@ class LedgerSteps(RuleBasedStateMachine):
 
     @rule(choice=CHOICE, change=st.sampled_from(CHANGES))
     def adjust(self, choice: int, change: tuple[Any, int]) -> None:
-        """Hold, release, throttle, priority."""
+        """Hold, release, throttle, priority, max_fails."""
         control.adjust(self.connection, self._spec(choice).id, *change)
 
     @rule(choice=CHOICE, which=st.sampled_from(ENDED), finished=st.booleans())

@@ -12,6 +12,7 @@ from tests.integration.ledger_support import (
     claim,
     commit,
     make_due,
+    requeue,
     states,
     strike,
     submit,
@@ -120,3 +121,33 @@ def test_cancelled_jobs_are_no_failures(ledger: Connection) -> None:
     control.cancel(ledger, spec.id, 5, 8)
     commit(ledger, take(ledger), 1, failed=[1])
     assert counted(ledger, spec.id).get("ABORTED", 0) == 0
+
+
+def test_a_higher_limit_lets_what_was_given_up_run(ledger: Connection) -> None:
+    """Requeued under the old limit it is given up again by the next commit; under a higher one it runs to its end."""
+    spec = submit(ledger, 6, ranges=[(1, 6)], max_fails=0)
+    commit(ledger, take(ledger), 1, failed=[1])
+    for most, wanted in ((0, {"FAILED": 1, "COMPLETED": 1, "ABORTED": 4}), (1, {"FAILED": 1, "COMPLETED": 5})):
+        control.adjust(ledger, spec.id, "max_fails", most)
+        assert batches.view(ledger, spec.id).max_fails == most
+        first = states(ledger, spec.id).index("ABORTED") + 1
+        assert requeue(ledger, spec.id, [(first, 7 - first, JobState.ABORTED, 0)])
+        assert_consistent(ledger)
+        while (lease := claim(ledger)) is not None:
+            commit(ledger, lease, 1)
+            if batches.view(ledger, spec.id).ended:
+                break
+            ranges.reclaim(ledger, [lease.token], crashed=False)
+        assert counted(ledger, spec.id) == wanted
+
+
+def test_a_limit_that_is_exceeded_already_ends_the_batch(ledger: Connection) -> None:
+    """Not only once another job fails."""
+    spec = submit(ledger, 6, ranges=[(1, 6)])
+    lease = take(ledger)
+    commit(ledger, lease, 2, failed=[1, 2])
+    control.adjust(ledger, spec.id, "max_fails", 2)
+    assert not batches.view(ledger, spec.id).ended
+    control.adjust(ledger, spec.id, "max_fails", 1)
+    assert counted(ledger, spec.id) == {"FAILED": 2, "ABORTED": 4}
+    assert batches.view(ledger, spec.id).ended

@@ -9,6 +9,7 @@ from kombu.exceptions import OperationalError
 from common import outputs, queue, recovery
 from common.audit import audit
 from common.batch import BatchSpec, Reason
+from common.control import Controller
 from common.errors import BrokerUnavailable, StorageUnavailable
 from common.explain import explain_batch
 from common.ledger import Connection, batches, control, finishing, keys, ranges
@@ -237,6 +238,7 @@ def test_the_ledger_of_an_older_version_is_passed_over(
         (None, 3, False),
     ],
 )
+@pytest.mark.parametrize("later", [False, True])
 def test_what_a_finished_predecessor_came_to(
     submitter: Submitter,
     connection: Connection,
@@ -245,10 +247,16 @@ def test_what_a_finished_predecessor_came_to(
     reason: Reason | None,
     max_fails: int | None,
     met: bool,
+    later: bool,
 ) -> None:
-    """By its files a batch whose stop rule was met has succeeded, one that was cancelled or given up has not."""
-    given = read_options({"until": "count(sum) >= 100000", "max_fails": max_fails})
+    """By its files a batch whose stop rule was met has succeeded, one that was cancelled or given up has not.
+
+    The limit is of the submit, or was set ``later``.
+    """
+    given = read_options({"until": "count(sum) >= 100000", "max_fails": None if later else max_fails})
     first = submitter.submit(4, SEED, options=given)
+    if later and max_fails is not None:
+        Controller(connection, queue.make_app(redis_url), root).adjust(first.id, "max_fails", max_fails)
     run_jobs(connection, root, first.id, 2)
     if reason:
         control.abort(connection, first.id, reason)

@@ -80,8 +80,8 @@ def test_a_batch_with_every_option(batchsim: Batchsim, worker: StartWorker, tmp_
         "  It is held: none of its jobs is started until it is released; 0 jobs still at work.",
         "  What to do: `batchsim release 2`",
     ]
-    assert said(batchsim("update", batch, "--throttle", 3, "--priority", 9)) == (
-        "batch 2: HELD, throttle 3, priority 9"
+    assert said(batchsim("update", batch, "--throttle", 3, "--priority", 9, "--max-fails", "60%")) == (
+        "batch 2: HELD, throttle 3, priority 9, max_fails 3"
     )
     assert said(batchsim("release", batch)) == "batch 2: PENDING"
     assert said(batchsim("hold", batch)) == "batch 2: HELD"

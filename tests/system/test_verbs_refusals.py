@@ -69,7 +69,7 @@ WRONG: list[tuple[tuple[object, ...], str]] = [
     (("hold", 99), "404: There is no batch 99"),
     (("release", 99), "404: There is no batch 99"),
     (("update", 99, "--throttle", 1), "404: There is no batch 99"),
-    (("update", 1), "400: send at least one of throttle, priority"),
+    (("update", 1), "400: send at least one of throttle, priority, max_fails"),
     (("update", 1, "--throttle", -1), "400: throttle is -1"),
     (("update", 1, "--priority", 101), "400: priority is 101"),
     (("requeue", 99), "404: There is no batch 99"),

@@ -147,7 +147,10 @@ def watch(batch: int, url: str, token: str) -> None:
 )
 @server_options
 def cancel(id: str, state: str | None, url: str, token: str) -> None:  # noqa: A002 - what the user types
-    """Cancel a batch (7), a job (7_42) or some (7_[1-9,20]) of a server; jobs that run are stopped."""
+    """Cancel a batch (7), a job (7_42) or some (7_[1-9,20]) of a server; jobs that run are stopped.
+
+    With --state PENDING also jobs that a slot has done within about the last second and not committed yet.
+    """
     batch, jobs = parse_id(id)
     body = ({"jobs": jobs} if jobs else {}) | ({"state": state} if state else {})
     seen = Client(url, token).act(batch, "cancel", **body)

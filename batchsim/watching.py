@@ -7,7 +7,7 @@ import click
 
 from batchsim.client import Client
 from common.intervals import CONFIDENCE, MOST_POINTS_SHOWN, half_width, plus_minus
-from common.wording import jobs_text, rule_text, state_text
+from common.wording import jobs_text, parameter_text, rule_text, state_text
 
 EXIT_FAILED = 1
 WATCH_SECONDS = 0.5
@@ -39,7 +39,7 @@ def _print_results(client: Client, batch: int, *, swept: bool) -> None:
         return
     page = client.points(batch, CONFIDENCE, 0)
     for point in page["points"][:MOST_POINTS_SHOWN]:
-        where = ", ".join(f"{name} {value}" for name, value in point["parameters"].items())
+        where = ", ".join(f"{name} {parameter_text(value)}" for name, value in point["parameters"].items())
         means = [f"{name} {_mean(value)}, n {value['count']:,}" for name, value in point["outputs"].items()]
         click.echo(f"  {where}: {'; '.join(means)}")
     if page["num_points"] > MOST_POINTS_SHOWN:

@@ -1,4 +1,4 @@
-"""What people read of a batch in several places, said in one: by ``run``, ``watch`` and ``explain``. Of no library."""
+"""What people read of a batch in several places, said in one: by commands, pages and ``explain``. Of no library."""
 
 
 def valid_text(text: str) -> str:
@@ -7,6 +7,11 @@ def valid_text(text: str) -> str:
     Such are the bytes of a file's name that is not UTF-8, and halves of surrogate pairs. Redis's JSON refuses them.
     """
     return text.encode(errors="backslashreplace").decode()
+
+
+def parameter_text(value: object) -> str:
+    """A parameter's value as ``points.csv`` has it: 80, not 80.0."""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 
 def jobs_text(count: int) -> str:

@@ -12,6 +12,7 @@ from common.ledger import batches
 from common.ledger.batches import BatchView
 from common.statistics import Moments
 from common.sweep import Sweep
+from common.wording import parameter_text
 from services.api.jobs import job_rows, number
 from services.api.state import state
 
@@ -71,7 +72,7 @@ def _points(view: BatchView) -> list[dict[str, Any]]:
         return []
     return [
         {
-            "parameters": point["parameters"],
+            "parameters": {name: parameter_text(value) for name, value in point["parameters"].items()},
             "jobs": max(said["count"] for said in point["outputs"].values()),
             "means": [
                 plus_minus(said["mean"], half_width(said["ci_low"], said["ci_high"]))

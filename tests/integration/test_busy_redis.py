@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from common import queue
+from common.errors import BrokerUnavailable
 from common.ledger import Connection, batches
 from common.ledger.ranges import Ticket
 from common.submission import Submitter
@@ -10,6 +11,14 @@ from tests.conftest import RedisServer, StartWorker
 from tests.support import counted, wait_for
 
 ELSEWHERE = "elsewhere"
+
+
+def answers(connection: Connection) -> bool:
+    """Whether Redis is no longer busy."""
+    try:
+        return bool(connection.command("PING"))
+    except BrokerUnavailable:
+        return False
 
 
 def test_a_worker_outlives_a_long_script(root: Path, own_redis: RedisServer, worker: StartWorker) -> None:
@@ -30,6 +39,8 @@ def test_a_worker_outlives_a_long_script(root: Path, own_redis: RedisServer, wor
         assert killer.read_response() == b"OK"
         script.disconnect()
         killer.disconnect()
+    # The script has been told to end, and ends a moment later.
+    wait_for(lambda: answers(connection), 30, "an answer")
     spec = Submitter(connection, app, root).submit(3, seed=1)
     wait_for(
         lambda: batches.view(connection, spec.id).ended or running.process.poll() is not None, 60, "the batch's end"

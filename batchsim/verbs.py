@@ -18,7 +18,7 @@ from common.intervals import CONFIDENCE
 from common.options import DEFAULTS, Options
 from common.simulations.described import Kinds, kinds_of
 from common.simulations.reasons import place_and_reason
-from common.wording import jobs_text
+from common.wording import jobs_text, parameter_text
 
 # What `requeue` runs again only when it is asked to.
 NOT_FAILED = ("CANCELLED", "ABORTED")
@@ -257,7 +257,7 @@ def _print_points(client: Client, batch: int, confidence: float) -> None:
                 writer.writerow([*point["parameters"], *fields])
                 header = True
             values = [value[part] for value in point["outputs"].values() for part in POINT_FIELDS]
-            writer.writerow([*point["parameters"].values(), *values])
+            writer.writerow([*map(parameter_text, point["parameters"].values()), *values])
         offset += len(page["points"])
         if not page["next"]:
             return

@@ -1,5 +1,6 @@
 """The Celery app, its settings, and the messages that travel: tickets for ranges, and "write the results"."""
 
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -16,6 +17,8 @@ QUEUE = "batchsim"
 RUN_RANGE = "batchsim.run_range"
 FINISH = "batchsim.finish"
 VERIFY = "batchsim.verify"
+
+_FINISH_ID = re.compile(rb'"finish-(\d+)-')
 
 
 def queue_name(partition: str) -> str:
@@ -105,22 +108,17 @@ def publish_finish(app: Celery, batch: int, partition: str = DEFAULT_PARTITION) 
         FINISH,
         args=(batch,),
         queue=errands_name(partition),
-        task_id=f"{finish_id(batch)}{secrets.token_hex(4)}",
+        task_id=f"finish-{batch}-{secrets.token_hex(4)}",
         argsrepr=f"{batch}",
         kwargsrepr="",
         ignore_result=True,
     )
 
 
-def finish_id(batch: int) -> str:
-    """What the id of a message that asks for a batch's results files begins with."""
-    return f"finish-{batch}-"
-
-
-def is_queued(connection: Connection, name: str, message_id: str) -> bool:
-    """Whether a message whose id begins so is in the queue ``name``, all of which is read."""
-    wanted = f'"{message_id}'.encode()
-    return any(wanted in message for message in connection.command("LRANGE", name, 0, -1))
+def queued_finishes(connection: Connection, partition: str) -> set[int]:
+    """The batches whose results are asked for in the partition's queue of errands, all of which is read."""
+    messages = connection.command("LRANGE", errands_name(partition), 0, -1)
+    return {int(found[1]) for message in messages if (found := _FINISH_ID.search(message))}
 
 
 def publish_verify(app: Celery, part: Part, partition: str = DEFAULT_PARTITION) -> None:

@@ -139,12 +139,12 @@ def commit(
     slice_seconds: float,
     give_back: bool = False,
     keep: bool = False,
-    errands: str = "",
+    errands: Sequence[str] = (),
 ) -> Verdict:
     """Make the slice's results true, once; refused as ``stale`` when the lease is another's by now.
 
-    What is left of the range is given back if the ledger says so, or something waits in the queue ``errands``, or with
-    ``give_back``; never with ``keep``.
+    What is left of the range is given back if the ledger says so, or something waits in one of the queues ``errands``,
+    or with ``give_back``; never with ``keep``.
     """
     segments, records = [], []
     for segment, offset, piece in pieces(work.first, work.records, work.record_size):
@@ -153,10 +153,10 @@ def commit(
     reply = connection.run(
         "commit",
         [keys.LEASES, keys.batch(lease.batch), keys.leased_range(lease.token), keys.statistics(lease.batch),
-         keys.failures(lease.batch), errands, *segments],
+         keys.failures(lease.batch), *segments],
         [lease.token, work.first, work.done, work.seconds, slice_seconds, lease_seconds,
          "keep" if keep else int(give_back),
-         _work_json(work), MAX_FAILURES_KEPT, *records],
+         _work_json(work), MAX_FAILURES_KEPT, ",".join(errands), *records],
     )  # fmt: skip
     word = reply[0].decode()
     if word == "stale":

@@ -24,7 +24,7 @@ LOCK_SECONDS = 5.0
 ABSENCE_SECONDS = 3.0
 # How long a batch that has ended may be without its results files before somebody is asked (again).
 FINISH_RETRY_SECONDS = 5.0
-# Tickets that are published in one round: half a second of work, for which heartbeat and renewals wait.
+# Messages of a kind that are published in one round: half a second of work, for which heartbeat and renewals wait.
 MOST_PAID = 500
 
 
@@ -70,9 +70,10 @@ class Housekeeper:
             follow(self._connection, self._app, self._root)
             self._stop_rules.apply()
             self._finish(now)
+            most = MOST_PAID
             for partition in ranges.partitions(self._connection):
                 self._share(partition)
-                self._publish_owed(partition)
+                most -= self._publish_owed(partition, most)
         else:
             self._missing.clear()
         self._last_sweep = now
@@ -88,17 +89,20 @@ class Housekeeper:
         if now - self._asked_to_finish < FINISH_RETRY_SECONDS:
             return
         self._asked_to_finish = now
-        served: list[str] | None = None
-        for batch in finishing.awaited(self._connection):
+        awaited = finishing.awaited(self._connection)
+        if not awaited:
+            return
+        served = self._served()
+        # While all slots are at long jobs it waits: each further message would take a slot from its range later.
+        asked = set[int]().union(
+            *(queue.queued_finishes(self._connection, each) for each in served or ranges.partitions(self._connection))
+        )
+        for batch in [each for each in awaited if each not in asked][:MOST_PAID]:
             if finishing.is_claimed(self._connection, batch):
                 continue
-            served = self._served() if served is None else served
             own = batches.view(self._connection, batch).spec.partition
             # It takes nothing of the partition but its records: where none of its workers lives, another's does it.
-            chosen = own if own in served or not served else served[0]
-            # While all slots are at long jobs it waits: each further one would take a slot from its range later.
-            if not queue.is_queued(self._connection, queue.errands_name(chosen), queue.finish_id(batch)):
-                queue.publish_finish(self._app, batch, chosen)
+            queue.publish_finish(self._app, batch, own if own in served or not served else served[0])
 
     def _served(self) -> list[str]:
         """The partitions that have slots, those with the most of them first."""
@@ -112,17 +116,19 @@ class Housekeeper:
         found = ranges.share(self._connection, slice_seconds=self._slice_seconds, partition=partition)
         queue.publish(self._app, found)
 
-    def _publish_owed(self, partition: str) -> None:
+    def _publish_owed(self, partition: str, most: int) -> int:
         """Publish tickets that were lost, or never published: fewer messages in the queue than ranges that wait.
 
+        Returns how many, ``most`` at most.
         Between a pop and its claim a message is in neither, so only what is missing twice in a row counts. A ticket
         too many does no harm: it finds nothing and goes away.
         """
         waiting, queued = ranges.owed(self._connection, queue.queue_name(partition), partition)
         missing = max(0, waiting - queued)
-        lost = min(missing, self._missing.get(partition, 0), MOST_PAID)
+        lost = min(missing, self._missing.get(partition, 0), most)
         if lost:
             log.warning("tickets.owed", count=lost)
             queue.publish(self._app, [Ticket(0, f"owed-{number}", 0, 0, partition) for number in range(lost)])
             missing -= lost
         self._missing[partition] = missing
+        return lost

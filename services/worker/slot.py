@@ -59,6 +59,8 @@ class Slot:
         self._isolation: Isolation | None = None
         # Whether a job has run in this very process.
         self._has_run = False
+        # Whether the last range was given back, for something else comes first.
+        self._released = False
         self._recover_predecessor()
 
     def serve(self, batch: int, token: str, partition: str) -> None:
@@ -67,7 +69,7 @@ class Slot:
         self._guard.install()
         # Of a stale one nobody would see that it was taken, and a queue full of them is drained for minutes.
         self._board.note_ticket(self._index)
-        since = time.monotonic()
+        since, self._released = time.monotonic(), False
         try:
             lease, cut_off = self._persist(lambda: self._claim((batch, token), partition))
             if lease is None:
@@ -76,7 +78,7 @@ class Slot:
                 self._board.write(self._index, os.getpid(), lease.token)
                 self._publish(cut_off)
                 fit = self._work(lease)
-                if not fit or self._board.draining or time.monotonic() - since > TICKETLESS_SECONDS:
+                if not fit or self._released or self._board.draining or time.monotonic() - since > TICKETLESS_SECONDS:
                     return
                 # The tickets of what comes next may have gone to slots that cannot run it.
                 lease, cut_off = self._persist(lambda: self._claim(None, partition))
@@ -172,7 +174,8 @@ class Slot:
 
     def _commit(self, lease: Lease, work: Slice, *, give_back: bool) -> Lease | None:
         settings = self._settings
-        errands = "" if give_back else queue.errands_name(self._opened.spec(lease.batch).partition)
+        # Of all partitions that the worker serves: its slots may be all that there are for one of them.
+        errands = () if give_back else tuple(map(queue.errands_name, settings.worker_partitions.split(",")))
         verdict: Verdict = self._persist(
             lambda: ranges.commit(
                 self._connection,
@@ -194,6 +197,8 @@ class Slot:
             self._publish_all(self._persist(lambda: ranges.stopped(self._connection, lease.token)))
             return None
         self._report(lease, work)
+        # Another's turn, or an errand's: its message is in the queue, and not to be found without looking there.
+        self._released = verdict.word == "released"
         if verdict.ended:
             self._close_batch(lease.batch)
         if verdict.word == "continue":

@@ -12,6 +12,7 @@ from common.options import read_options
 from common.queue import errands_name
 from common.submission import Submitter
 from common.verification import Verifier
+from services.worker.housekeeper import Housekeeper
 from tests.conftest import SLICE_SECONDS, StartWorker
 from tests.integration import ledger_support
 from tests.integration.ledger_support import take
@@ -61,7 +62,9 @@ def word_of_commit(connection: Connection, errands: str) -> str:
     """What a slot that has run one of many jobs is told."""
     lease = take(connection)
     work = slice_of(lease.first, [1.0])
-    return ranges.commit(connection, lease, work, lease_seconds=60, slice_seconds=SLICE_SECONDS, errands=errands).word
+    return ranges.commit(
+        connection, lease, work, lease_seconds=60, slice_seconds=SLICE_SECONDS, errands=errands.split()
+    ).word
 
 
 def test_only_what_can_be_taken_ends_a_turn(ledger: Connection) -> None:
@@ -71,4 +74,19 @@ def test_only_what_can_be_taken_ends_a_turn(ledger: Connection) -> None:
     ledger.command("LPUSH", errands_name("gpu"), "a")
     assert finishing.awaited(ledger)
     assert word_of_commit(ledger, errands_name("default")) == "continue"
-    assert word_of_commit(ledger, errands_name("gpu")) == "released"
+    assert word_of_commit(ledger, f"{errands_name('default')} {errands_name('gpu')}") == "released"
+
+
+def test_each_batch_is_asked_for_once(ledger: Connection, redis_url: str, root: Path) -> None:
+    """However many wait for their results, the queue is read once a round, and each is in it once."""
+    awaited = {ledger_support.submit(ledger, 1).id for _ in range(20)}
+    for batch in awaited:
+        control.cancel(ledger, batch)
+    app = queue.make_app(redis_url)
+    now = iter(range(0, 1000, 6))
+    keeper = Housekeeper(ledger, app, "w", root, lease_seconds=60, slice_seconds=1, clock=lambda: float(next(now)))
+    for _ in range(3):
+        keeper.sweep()
+    app.close()
+    assert queue.queued_finishes(ledger, "default") == awaited
+    assert ledger.command("LLEN", errands_name("default")) == len(awaited)

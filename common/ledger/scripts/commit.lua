@@ -1,13 +1,13 @@
 -- commit: range leased -> leased (shorter) | waiting again under a new token | gone; its jobs PENDING/RUNNING -> terminal,
 -- or -> PENDING once more, parked until their time, for those that are tried again
 -- The one place where a result becomes true: records, counters and statistics move together, once.
--- KEYS  1 bs:leases  2 batch  3 range  4 statistics  5 failures  6 the partition's queue of errands
---       7… table segments
+-- KEYS  1 bs:leases  2 batch  3 range  4 statistics  5 failures  6… table segments
 -- ARGV  1 token  2 first job of the slice  3 jobs done  4 seconds used  5 slice, s  6 lease, s  7 '1' to give the rest back, 'keep' to
 --       keep all of it
 --       8 JSON {states: {state: jobs}, moments: {output: [n, mean, m2, min, max]}, failures: {index: error},
 --         retries: [[first, count, tries, delay in s, attempts before these tries, error]], completed: [[first, count]]}
---       9 most failures kept  10… offset in the segment, records; one pair for each segment
+--       9 most failures kept  10 the worker's queues of errands, with commas between
+--       11… offset in the segment, records; one pair for each segment
 -- returns {'stale'} when the lease is gone: nothing was written
 --         {'shrunk', 0, first, count, careful} when the range has only `count` jobs now: nothing was written, commit only those
 --         {verdict, ended, first, count, careful, token…}: verdict 'continue' (go on with first, count, and for `careful` seconds
@@ -23,8 +23,8 @@ if first ~= tonumber(ARGV[2]) then return {'continue', 0, first, count, like.car
 if done > count then return {'shrunk', 0, first, count, like.careful} end
 local work = cjson.decode(ARGV[8])
 
-for i = 10, #ARGV, 2 do
-  redis.call('SETRANGE', KEYS[7 + (i - 10) / 2], ARGV[i], ARGV[i + 1])
+for i = 11, #ARGV, 2 do
+  redis.call('SETRANGE', KEYS[6 + (i - 11) / 2], ARGV[i], ARGV[i + 1])
 end
 for state, jobs in pairs(work.states) do redis.call('HINCRBY', KEYS[2], state, jobs) end
 for output, new in pairs(work.moments) do
@@ -85,7 +85,8 @@ local next_range = redis.call('ZRANGE', ranges_key(id), 0, 0, 'WITHSCORES')
 local urgent = #next_range > 0 and tonumber(next_range[2]) < 0
 local other_first = urgent or least and least ~= id and score(least) < score(id)
 -- Somebody has to take it, and all slots may be at long ranges. A message that is lost, or was taken, releases nothing.
-local errand = redis.call('LLEN', KEYS[6]) > 0
+local errand = false
+for name in string.gmatch(ARGV[10], '[^,]+') do errand = errand or redis.call('LLEN', name) > 0 end
 local too_many = tonumber(b[2] or '0') > 0 and tonumber(b[3]) > tonumber(b[2])
 if done > 0 then like.crashes = 0 end
 -- Jobs that may have been in a lost worker's hands run one by one; then the range is like any other. What counts is how long that

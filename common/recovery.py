@@ -92,7 +92,8 @@ def _rebuild_all(connection: Connection, app: Celery, root: Path, places: Sequen
 def is_to_be_rebuilt(connection: Connection, root: Path, *, key: str = "", batch_id: int = 0) -> bool:
     """Whether an unfinished batch of this idempotency key, or number, is on the volume and not in the ledger yet.
 
-    To be asked only by who has found Redis without its mark: else it may be any directory.
+    To be asked only by who has found Redis without its mark: else it may be any directory. Raises
+    :class:`StorageUnavailable`.
     """
     found = (spec for _, spec in _unfinished(root) if spec.id == batch_id or (key and spec.key == key))
     return any(not batches.exists(connection, spec.id) for spec in found)
@@ -154,24 +155,32 @@ def gaps(done: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _unfinished(root: Path) -> Iterator[tuple[Path, BatchSpec]]:
+    """The batches to rebuild, but for those that cannot be read. Raises :class:`StorageUnavailable`."""
     for place in _places(root):
         try:
             spec = _unfinished_in(root, place)
         except ValueError:
+            continue
+        except OSError:
+            # One directory says nothing of the others; is it the whole volume, there may be anything in it.
+            outputs.probe(root)
             continue
         if spec is not None:
             yield place, spec
 
 
 def _places(root: Path) -> Iterator[Path]:
-    """The directories that may have a batch."""
+    """The directories that may have a batch. Raises :class:`StorageUnavailable`."""
     yield root
-    named = [entry for entry in root.iterdir() if outputs.BATCH_NAME.fullmatch(entry.name)]
+    try:
+        named = [entry for entry in root.iterdir() if outputs.BATCH_NAME.fullmatch(entry.name)]
+    except OSError as error:
+        raise StorageUnavailable(f"{root} cannot be read: {error.strerror}", field="OUTPUT_DIR") from error
     yield from sorted(named, key=lambda entry: (len(entry.name), entry.name))
 
 
 def _unfinished_in(root: Path, place: Path) -> BatchSpec | None:
-    """The batch in ``place``, unless it has ended; ValueError when there is one that cannot be read."""
+    """The batch in ``place``, unless it has ended; ValueError or OSError when there may be one that cannot be read."""
     if (place / outputs.SUMMARY_NAME).exists():
         return None
     spec = outputs.read_spec(place)

@@ -1,14 +1,18 @@
 """A batch that could not be rebuilt is tried again, at longer and longer intervals, until it is there or gone."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from common import outputs, recovery
+from common.errors import LedgerIncomplete, StorageUnavailable
 from common.ledger import Connection, batches, keys, rebuilds
 from common.ledger.rebuilds import FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS
+from common.options import read_options
 from common.submission import Submitter
+from services.worker.finish import finish as write_results
 from tests.conftest import StartWorker
 from tests.integration.recovery_support import SEED, again, assert_whole, run_jobs
 from tests.support import counted, dump, wait_for
@@ -19,6 +23,13 @@ def damage(root: Path, batch: int) -> Path:
     notes = root / str(batch) / outputs.CONTROL_NAME
     notes.write_text('{"held": 1')
     return notes
+
+
+def make_unreadable(root: Path, batch: int) -> Path:
+    """Let the system refuse to say whether the batch has a summary, even to root; returns its path."""
+    summary = root / str(batch) / outputs.SUMMARY_NAME
+    summary.symlink_to("x" * 300)
+    return summary
 
 
 def pause_over(connection: Connection) -> None:
@@ -77,6 +88,47 @@ def test_a_description_that_could_not_be_read(
     assert again(connection, redis_url, root) == 1
     run_jobs(connection, root, spec.id)
     assert_whole(connection, root, spec)
+
+
+def test_a_directory_that_cannot_be_read_keeps_no_other_from_it(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """Neither what depends on a batch that has ended, nor a submit that asks for what is still to be rebuilt."""
+    ended = submitter.submit(1, SEED)
+    run_jobs(connection, root, ended.id)
+    assert write_results(connection, root, ended.id, "w")
+    unreadable, good = submitter.submit(5, SEED), submitter.submit(5, SEED, idempotency_key="k")
+    follower = submitter.submit(5, SEED, options=read_options({"dependency": f"afterok:{ended.id}"}))
+    summary = make_unreadable(root, unreadable.id)
+    connection.command("FLUSHALL")
+    with pytest.raises(LedgerIncomplete):
+        submitter.submit(5, SEED, idempotency_key="k")
+    other = submitter.submit(5, SEED, idempotency_key="other")
+    assert again(connection, redis_url, root) == 3
+    assert sorted(batches.all_ids(connection)) == [good.id, follower.id, other.id]
+    summary.unlink()
+    pause_over(connection)
+    assert again(connection, redis_url, root) == 1
+    assert batches.exists(connection, unreadable.id)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_volume_that_cannot_be_read_is_not_an_empty_one(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, gone: bool
+) -> None:
+    """Whoever asks for what is to be rebuilt is told to try again: 503."""
+    spec = submitter.submit(5, SEED, idempotency_key="k")
+    connection.command("FLUSHALL")
+    if gone:
+        shutil.rmtree(root)
+    else:
+        make_unreadable(root, spec.id)
+        # In the way of the file that a probe writes.
+        (root / f".probe-{os.getpid()}").mkdir()
+    with pytest.raises(StorageUnavailable):
+        submitter.submit(5, SEED, idempotency_key="k")
+    assert again(connection, redis_url, root) == 0
+    assert not batches.is_marked(connection)
 
 
 def test_a_directory_that_is_gone_is_not_tried_for_ever(

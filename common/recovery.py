@@ -130,7 +130,7 @@ def rebuild(connection: Connection, app: Celery, place: Path, spec: BatchSpec) -
         outcomes={
             on: outputs.outcome(root, on)
             for _, on in spec.dependency
-            if not batches.exists(connection, on) and not _is_unfinished(root, on)
+            if not batches.exists(connection, on) and not _is_awaited(root, on)
         },
         rebuilt=True,
     )
@@ -260,7 +260,14 @@ def _as_changed(spec: BatchSpec, noted: dict[str, Any]) -> BatchSpec:
     )
 
 
-def _is_unfinished(root: Path, batch_id: int) -> bool:
+def _is_awaited(root: Path, batch_id: int) -> bool:
+    """Whether a batch may yet be rebuilt: it is unfinished, or what its directory has cannot be read now."""
+    place = root / str(batch_id)
+    try:
+        _unfinished_in(root, place if place.exists() else root)
+    except (ValueError, OSError):
+        # How it ended is not known: a batch that waits for it must be neither cancelled nor let go.
+        return True
     return any(spec.id == batch_id for _, spec in _unfinished(root))
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from common.batch import FAILED_STATES, BatchSpec, JobState
-from common.ledger import Connection, batches, keys, workers
+from common.ledger import Connection, batches, keys, rebuilds, workers
 from common.ledger.batches import BatchView
 from common.ledger.ranges import DEFAULT_PARTITION
 from common.ledger.workers import WorkerInfo
@@ -207,6 +207,9 @@ def _standing(connection: Connection, batch_id: int, kind: str, on: int) -> tupl
 
 def _standing_by_files(connection: Connection, batch_id: int, kind: str, on: int, outcome: str) -> tuple[str, Standing]:
     """Of a batch that the ledger has forgotten: as its files say, which were looked at when this one was rebuilt."""
+    if not outcome and rebuilds.awaits(connection, on):
+        why = "a worker's log says why (batch.not_rebuilt)"
+        return f"{kind}:{on}: batch {on} could not be rebuilt from its files yet; {why}.", "open"
     if not outcome:
         return f"{kind}:{on}: batch {on} is not in the ledger any more, and how it ended is not known.", "open"
     how, word = _judge(kind, outcome == "ok"), "succeeded" if outcome == "ok" else "did not succeed"

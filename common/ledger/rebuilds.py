@@ -25,6 +25,11 @@ def forget(connection: Connection, name: str) -> None:
     connection.command("HDEL", keys.NOT_REBUILT, name)
 
 
+def awaits(connection: Connection, batch_id: int) -> bool:
+    """Whether the batch could not be rebuilt yet, and is to be tried again."""
+    return bool(connection.command("HEXISTS", keys.NOT_REBUILT, batch_id))
+
+
 def due(connection: Connection) -> list[str]:
     """The directories to try again now."""
     paused, names = connection.many([("EXISTS", keys.REBUILD_PAUSE), ("HKEYS", keys.NOT_REBUILT)])

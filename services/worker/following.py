@@ -10,7 +10,7 @@ from celery import Celery
 
 from common import outputs, queue, results
 from common.batch import BatchSpec, JobState
-from common.ledger import Connection, batches, keys, ranges, table
+from common.ledger import Connection, batches, keys, ranges, rebuilds, table
 from common.ledger.table import record_dtype
 from common.runs import runs
 
@@ -21,8 +21,9 @@ def follow(connection: Connection, app: Celery, root: Path) -> None:
     """Release the elements of all batches that were not looked at yet."""
     for entry in sorted(connection.command("SMEMBERS", keys.UNPRIMED)):
         follower, followed = (int(part) for part in entry.decode().split(":"))
-        if not batches.exists(connection, followed) and not batches.is_marked(connection):
-            # Redis was emptied, and is being refilled: the followed batch may come yet.
+        gone = not batches.exists(connection, followed)
+        if gone and (not batches.is_marked(connection) or rebuilds.awaits(connection, followed)):
+            # Redis was emptied, and is being refilled: the followed batch may come yet, with completed jobs.
             continue
         for found in _completed(connection, root, followed):
             if found:

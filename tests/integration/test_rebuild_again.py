@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from common import outputs, recovery
+from common import outputs, queue, recovery
 from common.errors import LedgerIncomplete, StorageUnavailable
+from common.explain import explain_batch
 from common.ledger import Connection, batches, keys, rebuilds
 from common.ledger.rebuilds import FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS
 from common.options import read_options
 from common.submission import Submitter
 from services.worker.finish import finish as write_results
+from services.worker.following import follow
 from tests.conftest import StartWorker
 from tests.integration.recovery_support import SEED, again, assert_whole, run_jobs
 from tests.support import counted, dump, wait_for
@@ -110,6 +112,43 @@ def test_a_directory_that_cannot_be_read_keeps_no_other_from_it(
     pause_over(connection)
     assert again(connection, redis_url, root) == 1
     assert batches.exists(connection, unreadable.id)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_depends_on_it_waits(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, refused: bool
+) -> None:
+    """How it ends is open until it is there: nothing is cancelled for it, or let go, or passed over."""
+    first = submitter.submit(2, SEED)
+    run_jobs(connection, root, first.id, 1)
+    kinds = ("afterok", "afternotok", "afterany", "aftercorr")
+    specs = [
+        submitter.submit(
+            2, SEED, options=read_options({"dependency": f"{kind}:{first.id}", "kill_on_invalid_dependency": True})
+        )
+        for kind in kinds
+    ]
+    path = root / str(first.id) / outputs.SPEC_NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole if refused else whole[:20])
+    if refused:
+        make_unreadable(root, first.id)
+    connection.command("FLUSHALL")
+    assert again(connection, redis_url, root) == len(specs)
+    app = queue.make_app(redis_url)
+    follow(connection, app, root)
+    assert run_jobs(connection, root, specs[0].id) == []
+    assert [counted(connection, spec.id) for spec in specs] == [{"PENDING": 2}] * 4
+    assert "could not be rebuilt" in str(explain_batch(connection, specs[0].id))
+    path.write_bytes(whole)
+    (path.parent / outputs.SUMMARY_NAME).unlink(missing_ok=True)
+    pause_over(connection)
+    assert again(connection, redis_url, root) == 1
+    follow(connection, app, root)
+    assert run_jobs(connection, root, first.id) == [1, 1, 1, 2, 2, 2, 2]
+    assert [counted(connection, spec.id) for spec in specs] == [
+        {"CANCELLED": 2} if kind == "afternotok" else {"COMPLETED": 2} for kind in kinds
+    ]
 
 
 @pytest.mark.parametrize("gone", [False, True])

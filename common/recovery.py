@@ -52,19 +52,19 @@ def recover(connection: Connection, app: Celery, root: Path) -> int:
     try:
         with outputs.exclusive(root):
             if not batches.is_marked(connection):
-                rebuilt = _rebuild_all(connection, app, root, list(_places(root)))
+                rebuilt = _rebuild_all(connection, app, root, list(_places(root)), again=False)
                 batches.mark(connection)
                 return rebuilt
             names = rebuilds.due(connection)
             # However this try ends: the next one is not right behind it.
             rebuilds.pause(connection)
-            return _rebuild_all(connection, app, root, [root / name for name in names])
+            return _rebuild_all(connection, app, root, [root / name for name in names], again=True)
     except (Conflict, StorageUnavailable):
         # Another does it, or the volume is away: the next call sees.
         return 0
 
 
-def _rebuild_all(connection: Connection, app: Celery, root: Path, places: Sequence[Path]) -> int:
+def _rebuild_all(connection: Connection, app: Celery, root: Path, places: Sequence[Path], *, again: bool) -> int:
     """Rebuild what can be; raises what says nothing of a batch but of Redis or the volume, and is to be tried again."""
     rebuilt, refused = 0, None
     for place in places:
@@ -82,7 +82,7 @@ def _rebuild_all(connection: Connection, app: Celery, root: Path, places: Sequen
         except Exception as error:
             # Is it the whole volume, StorageUnavailable comes of this, and the batch is as good as any other.
             outputs.probe(root)
-            seconds = rebuilds.note(connection, name)
+            seconds = rebuilds.note(connection, name, again=again)
             log.exception("batch.not_rebuilt", place=str(place), error=str(error), again_in_seconds=seconds)
     if refused is not None:
         raise refused

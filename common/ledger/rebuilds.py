@@ -7,9 +7,16 @@ from common.ledger.connection import Connection
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 60, 3600
 
 
-def note(connection: Connection, name: str) -> int:
-    """Note that the batch in the directory ``name`` could not be rebuilt; returns the seconds until the next try."""
-    tries = int(connection.command("HINCRBY", keys.NOT_REBUILT, name, 1))
+def note(connection: Connection, name: str, *, again: bool) -> int:
+    """Note that the batch in the directory ``name`` could not be rebuilt; returns the seconds until the next try.
+
+    Only tries ``again`` are counted on: the first one is made twice a second while Redis refuses another batch.
+    """
+    if again:
+        tries = int(connection.command("HINCRBY", keys.NOT_REBUILT, name, 1))
+    else:
+        tries = 1
+        connection.command("HSETNX", keys.NOT_REBUILT, name, tries)
     seconds = min(FIRST_PAUSE_SECONDS << min(tries - 1, 10), MOST_PAUSE_SECONDS)
     pause(connection, seconds)
     return seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common import outputs, queue, recovery
-from common.errors import LedgerIncomplete, StorageUnavailable
+from common.errors import BrokerUnavailable, LedgerIncomplete, StorageUnavailable
 from common.explain import explain_batch
 from common.ledger import Connection, batches, keys, rebuilds
 from common.ledger.rebuilds import FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS
@@ -72,6 +72,30 @@ def test_it_comes_back_when_it_can(
     assert run_jobs(connection, root, broken.id) == [1, 2, 3, 3, 4, 4, 5, 5], "of both, without 1 and 2 of the first"
     for spec in (broken, good):
         assert_whole(connection, root, spec)
+
+
+def test_only_tries_after_a_pause_make_the_next_one_longer(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is repeated without one while Redis refuses another batch."""
+    broken, refused = submitter.submit(5, SEED), submitter.submit(5, SEED)
+    damage(root, broken.id)
+    connection.command("FLUSHALL")
+
+    def submit(*_: object, **__: object) -> None:
+        raise BrokerUnavailable("Redis answers with an error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "submit", submit)
+        for _ in range(5):
+            with pytest.raises(BrokerUnavailable):
+                again(connection, redis_url, root)
+    assert again(connection, redis_url, root) == 1
+    assert batches.all_ids(connection) == [refused.id]
+    for seconds in (FIRST_PAUSE_SECONDS, 2 * FIRST_PAUSE_SECONDS):
+        assert seconds / 2 < int(connection.command("TTL", keys.REBUILD_PAUSE)) <= seconds
+        pause_over(connection)
+        assert again(connection, redis_url, root) == 0
 
 
 def test_a_description_that_could_not_be_read(

@@ -183,7 +183,9 @@ def _ending(error: BaseException, limits: Limits, used: Usage | None) -> Ending:
 
 def shortened(work: Slice, outputs: Sequence[str], count: int, limits: Limits, tries: int) -> Slice:
     """The first ``count`` jobs of a slice."""
-    failures = {index: text for index, text in work.failures.items() if index < work.first + count}
+    # A slice's failures are without the jobs that are tried again.
+    texts = {**work.failures, **{retry.first: retry.text for retry in work.retries}}
+    failures = {index: text for index, text in texts.items() if index < work.first + count}
     raw = work.records[: count * work.record_size]
     return summarise(outputs, work.first, work.seconds, raw, failures, limits, tries)
 

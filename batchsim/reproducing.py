@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -39,7 +40,8 @@ def reproduce(directory: Path, sample: int | None, simulations_dir: str | None) 
         click.echo(problem)
     program = provenance.own_program(spec)
     where = f"By hand, in {program.directory}" if program else "By hand"
-    by_hand = provenance.command(spec, directory.absolute(), simulations_dir=simulations_dir)
+    last = replace(spec, max_fails=outputs.read_control(directory).get("max_fails", spec.max_fails))
+    by_hand = provenance.command(last, directory.absolute(), simulations_dir=simulations_dir)
     bad = gone + len(differing)
     ran = f"{again:,} jobs run again, {bad:,} differ" if again else "nothing was run again: there is no CSV to compare"
     click.echo(f"batch {spec.id}: {ran}. {where}: {by_hand}")

@@ -24,6 +24,7 @@ from common.ledger import Connection, batches, ranges, table
 from common.ledger.batches import BatchView
 from common.ledger.table import record_dtype
 from common.statistics import Moments, collect
+from common.wording import jobs_text
 
 CHUNK_JOBS = 2**16
 # Sums in another order differ in their last digits; statistics that differ more have counted something else.
@@ -102,14 +103,15 @@ def missing(place: Path, spec: BatchSpec) -> tuple[int, list[str]]:
     present = store.present(spec.jobs)
     if completed is None:
         count = _summed_up(place / outputs.SUMMARY_NAME) - int(present.sum())
-        return (count, [f"{_jobs(count)} completed and {_have(count)} no CSV in {place}."]) if count > 0 else (0, [])
+        said = f"{jobs_text(count)} completed and {_have(count)} no CSV in {place}."
+        return (count, [said]) if count > 0 else (0, [])
     gone = (np.flatnonzero(completed & ~present) + 1).tolist()
     if not gone:
         return 0, []
     names = ", ".join(f"{spec.id}_{index}" for index in gone[:MOST_NAMED])
     more = " …" if len(gone) > MOST_NAMED else ""
     return len(gone), [
-        f"{_jobs(len(gone))} completed and {_have(len(gone))} no CSV in {place}: {names}{more}",
+        f"{jobs_text(len(gone))} completed and {_have(len(gone))} no CSV in {place}: {names}{more}",
         *store.damage(),
     ]
 
@@ -132,10 +134,6 @@ def _summed_up(path: Path) -> int:
         return int(json.loads(path.read_text(encoding="utf-8"))["counters"].get("COMPLETED", 0))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return 0
-
-
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count:,} jobs"
 
 
 def _have(count: int) -> str:

@@ -7,18 +7,21 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 MOST_VALUES = 100_000
+# Far more than anybody writes, and far less than what walks through values and tracebacks can go down.
+MOST_LEVELS = 100
 
 # No 007 and no 1_000, which are texts to most people; no nan, which JSON cannot hold.
 _NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)|[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
 _RANGE_PARTS = 3
+_TOO_DEEP = "it is nested too deeply"
 # A float written out has up to 1,075; of a number of 1,000,000 digits each value of a range would take a second.
 _MOST_DIGITS = 1_200
 # Beyond, a whole number among floats is one of them.
@@ -104,18 +107,29 @@ class GivenTwice(ValueError):
 
 
 def read_json(text: str | bytes) -> Any:
-    """JSON in which no object names a key twice. Raises ValueError that says where it is not that."""
+    """JSON in which no object names a key twice, and not too deep. Raises ValueError that says where it is not that."""
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        found = json.loads(text, object_pairs_hook=once)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
     except (json.JSONDecodeError, UnicodeDecodeError, GivenTwice):
         raise
     except ValueError:
         raise ValueError("a number in it has too many digits") from None
+    level, levels = [found], 0
+    while level := [each for value in level for each in _within(value)]:
+        levels += 1
+        if levels > MOST_LEVELS:
+            raise ValueError(_TOO_DEEP)
+    return found
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _within(value: Any) -> Iterable[Any]:
+    return value.values() if type(value) is dict else value if type(value) is list else ()
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON from its pairs, as ``json.loads`` takes it. Raises :class:`GivenTwice`."""
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(name for name, _ in pairs)

@@ -112,6 +112,9 @@ class Submitter:
 
     def _known(self, batch_id: int, seed: int | None, job_seconds: float, fields: dict[str, Any]) -> BatchSpec:
         spec = batches.view(self._connection, batch_id).spec
+        # As it was submitted: of a batch that was rebuilt the ledger has what has been changed since.
+        written = outputs.read_spec(outputs.locate(self._root, spec))
+        spec = written if written and written.id == spec.id else spec
         given = {"job_seconds": job_seconds, **fields}
         # The simulation's file may have changed since; the batch is what it was.
         other = [name for name, value in given.items() if name != "version" and _differs(name, spec, value)]

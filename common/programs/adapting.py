@@ -5,13 +5,14 @@ A dependency is not among it: without it the jobs would run too early, so one th
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from common.options import Options, parse_dependencies
 from common.programs.logs import KNOWN_SIGNS, NOWHERE, SIGN
 
 _NO_THROTTLE = re.compile(r"%0+\s*$")
+# What is another in each job.
+_OF_JOB = re.compile(r"%[0-9]{0,2}[aj]")
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Nearly:
 def at_most(field: str, value: float) -> float | Nearly:
     """A limit of a job; the largest that there is, when it is above that."""
     most = next(rule.le for rule in Options.model_fields[field].metadata if hasattr(rule, "le"))
-    return (
-        Nearly(most, f"is more than the largest limit, {most:_} ({field}), which is taken") if value > most else value
-    )
+    if value <= most:
+        return value
+    return Nearly(most, f"is more than the largest limit, {most:_.0f} ({field}), which is taken")
 
 
 def indices(text: str) -> str:
@@ -44,14 +45,15 @@ def dependency(text: str) -> str:
 
 
 def log_pattern(text: str) -> str | Nearly:
-    """Where a log goes: within ``logs/`` of the batch."""
-    unknown = [sign for _, sign in SIGN.findall(text) if sign not in KNOWN_SIGNS]
+    """Where a log goes: within ``logs/`` of the batch; of a path elsewhere what tells its jobs apart."""
+    unknown = [sign for _, sign in SIGN.findall(text) if not sign or sign not in KNOWN_SIGNS]
     if unknown:
         return Nearly(None, f"has %{unknown[0]}, which is not known, and was passed over")
     parts = [part for part in text.split("/") if part not in ("", ".")]
-    if text == NOWHERE or not parts:
+    if text == NOWHERE or not parts or parts[-1] == "..":
         return text
-    if text.startswith(("/", "~")) or ".." in parts:
-        name = PurePosixPath(text).name
-        return Nearly(name, f"is outside of the batch's directory; the logs are there, as logs/{name}")
-    return "/".join(parts)
+    if not text.startswith(("/", "~")) and ".." not in parts:
+        return "/".join(parts)
+    first = next((i for i, part in enumerate(parts) if _OF_JOB.search(part)), len(parts) - 1)
+    name = "/".join(part for part in parts[first:] if part != "..")
+    return Nearly(name, f"is outside of the batch's directory; the logs are there, as logs/{name}")

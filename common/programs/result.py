@@ -16,6 +16,7 @@ from typing import Any
 from common.programs.failure import NoResult
 from common.programs.streams import HEAD_BYTES, TAIL_BYTES
 from common.rows import RowFormat
+from common.spelling import GivenTwice, once
 
 Result = tuple[bytes, tuple[float, ...]]
 
@@ -124,22 +125,16 @@ def _json(line: bytes) -> Any:
     except UnicodeDecodeError:
         return None
     try:
-        return json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return json.loads(_NOT_FINITE.sub(_as_json, text), object_pairs_hook=_unique)
+        try:
+            return json.loads(text, object_pairs_hook=once)
+        except GivenTwice:
+            raise
+        except ValueError:
+            return json.loads(_NOT_FINITE.sub(_as_json, text), object_pairs_hook=once)
+    except GivenTwice as error:
+        raise NoResult(f"The program printed a result that has {error.name!r:.80} twice") from None
     except (ValueError, RecursionError):
         return None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise NoResult(f"The program printed a result that has {twice!r} twice")
-    return found
 
 
 def _as_json(found: re.Match[str]) -> str:

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 def gunicorn_arguments(configured: Settings, workers: int) -> list[str]:
     """Gunicorn's command line."""
     return [
-        "services.api.app:create_app()",
+        "services.api.app:serve_app()",
         f"--bind={configured.api_host}:{configured.api_port}",
         f"--workers={workers}",
         "--worker-class=gthread",

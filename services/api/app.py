@@ -5,7 +5,7 @@ from typing import Any
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from common import queue
+from common import logs, queue
 from common import settings as settings_module
 from common.control import Controller
 from common.ledger import Connection
@@ -42,6 +42,13 @@ class StrictJson(DefaultJSONProvider):
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         """As the base class, without its own ``NaN`` and ``Infinity``."""
         return super().dumps(obj, **{"allow_nan": False, **kwargs})
+
+
+def serve_app() -> Flask:
+    """What gunicorn serves: the app, and its log lines as the settings say."""
+    configured = settings_module.load()
+    logs.configure(configured, "api")
+    return create_app(configured)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

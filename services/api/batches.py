@@ -1,5 +1,6 @@
 """Batches: submit one, list them, look at one and at its jobs."""
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, request, url_for
@@ -70,7 +71,10 @@ def show(batch: int) -> ResponseReturnValue:
         "outputs": view.spec.outputs,
         "environment": view.spec.environment,
         "defaults": view.spec.defaults,
-        "command": provenance.command(view.spec, outputs.locate(state().settings.output_dir, view.spec)),
+        # It decides which jobs run.
+        "command": provenance.command(
+            replace(view.spec, max_fails=view.max_fails), outputs.locate(state().settings.output_dir, view.spec)
+        ),
         "warnings": suspicion.warnings(state().connection, view),
         "version": view.spec.version,
         "options": {name: getattr(view.spec, name) for name in Options.model_fields},

@@ -118,7 +118,9 @@ def test_change_of_max_fails(client: FlaskClient, connection: Connection, batch:
     """A number or a part of the jobs, as at submit."""
     said = client.patch(f"/batches/{batch}", json={"max_fails": given}).get_json()
     assert said["max_fails"] == batches.view(connection, batch).max_fails == most
-    assert client.get(f"/batches/{batch}").get_json()["max_fails"] == most
+    seen = client.get(f"/batches/{batch}").get_json()
+    assert seen["max_fails"] == most
+    assert f" --max-fails {most}" in seen["command"]
 
 
 def test_max_fails_of_a_batch_that_has_ended(

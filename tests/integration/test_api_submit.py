@@ -134,6 +134,7 @@ def test_a_body_that_is_not_json(
         (b" ", "it is empty"),
         (b"9" * 5000, "a number in it has too many digits"),
         (b"[" * 100_000, "it is nested too deeply"),
+        (b'{"jobs": 1, "parameters": {"u": ' + b"[" * 150 + b"]" * 150 + b"}}", "it is nested too deeply"),
     ],
 )
 def test_where_a_body_is_not_json(client: FlaskClient, path: str, data: bytes, said: str) -> None:

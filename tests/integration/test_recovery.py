@@ -8,6 +8,7 @@ import pytest
 from common import outputs, queue
 from common.audit import audit
 from common.batch import BatchSpec, JobState
+from common.control import Controller
 from common.errors import LedgerIncomplete
 from common.ledger import Connection, batches, keys, ranges
 from common.ledger.table import read, record_dtype
@@ -191,6 +192,21 @@ def test_the_idempotency_key_survives(submitter: Submitter, connection: Connecti
     connection.command("FLUSHALL")
     again(connection, redis_url, root)
     assert submitter.submit(5, SEED, idempotency_key="k") == spec
+
+
+def test_a_key_stands_for_a_batch_that_was_changed(
+    submitter: Submitter, connection: Connection, redis_url: str, root: Path
+) -> None:
+    """It is asked for as it was at first, whatever somebody has set since."""
+    spec = submitter.submit(5, SEED, options=read_options({"max_fails": 4, "hold": True}), idempotency_key="k")
+    controller = Controller(connection, queue.make_app(redis_url), root)
+    for field, value in (("max_fails", 3), ("priority", 7), ("held", 0)):
+        controller.adjust(spec.id, field, value)
+    connection.command("FLUSHALL")
+    again(connection, redis_url, root)
+    assert batches.view(connection, spec.id).priority == 7
+    repeated = submitter.submit(5, SEED, options=read_options({"max_fails": 4, "hold": True}), idempotency_key="k")
+    assert repeated == spec
 
 
 def test_two_unfinished_batches_of_one_key_come_back(

@@ -149,6 +149,7 @@ def test_a_program_that_says_nothing_completes() -> None:
         ('{"x": null}', "x must be numbers"),
         ('{"x": "21"}', "x must be numbers"),
         ('{"x": 28, "x": 29}', "'x' twice"),
+        ("{" + ", ".join(f'"{i}": 1' for i in range(100_000)) + ', "7": 1}', "'7' twice"),
         ('{"x": 28, "in": [{"y": NaN, "y": nan}]}', "'y' twice"),
         ('{"x": ' + "9" * 400 + "}", "x must be numbers"),
         ('[{"x": 1}, {"y": 1}]', "different columns"),

@@ -70,13 +70,17 @@ class Verifying:
         # The pool has taken SIGUSR1 for itself once the slot was made: its handler would raise wherever we are.
         self._guard.install()
         try:
+            # Its message is in no queue any more: whoever looks would soon take it for lost.
+            persist(self._board, lambda: verifications.still_at_work(self._connection, part))
             spec = persist(self._board, lambda: batches.view(self._connection, part.batch)).spec
             self._run(part, spec)
         except Draining:
             log.warning("verify.left", batch=part.batch)
 
     def _run(self, part: Part, spec: BatchSpec) -> None:
-        jobs = self._jobs(spec)
+        with self._pulse(part):
+            # Imports the user's files, which may take long.
+            jobs = self._jobs(spec)
         try:
             self._pass_on_or_compare(part, spec, jobs)
         finally:
@@ -191,7 +195,7 @@ class Verifying:
 
     @contextmanager
     def _pulse(self, part: Part) -> Iterator[None]:
-        """Say that this process is still at it, however long a job takes; end the job when the worker shuts down."""
+        """Say that this process is still at it, however long that takes; end its job when the worker shuts down."""
         over = threading.Event()
 
         def beat() -> None:

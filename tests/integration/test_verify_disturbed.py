@@ -12,7 +12,9 @@ from common.errors import BrokerUnavailable
 from common.ledger import Connection, batches, keys, verifications, workers
 from common.ledger.verifications import Part, Verification
 from common.ledger.workers import WorkerInfo
+from common.options import read_options
 from common.settings import Settings
+from common.simulations import registry
 from common.submission import Submitter
 from common.verification import Verifier
 from services.worker.board import Board
@@ -25,6 +27,30 @@ from tests.unit.programs_support import executable
 
 ERRANDS = queue.errands_name("default")
 SLOW = '#!/bin/sh\necho x >> "${0%/*}/begun"\n[ -e "${0%/*}/slow" ] && sleep 5\nprintf \'{"x": %s}\' "$1"\n'
+MINE = """
+from batchsim import simulation
+
+@simulation(outputs={"x": float})
+def mine(rng):
+    return {"x": rng.random()}
+"""
+# Goes on when somebody has said so anew.
+LONG_IMPORT = """
+import time
+from pathlib import Path
+
+from common.ledger import Connection
+
+connection, said = Connection({url!r}), []
+if connection.command("DEL", {alive!r}):
+    said.append("before")
+deadline = time.monotonic() + 30
+while time.monotonic() < deadline and not connection.command("EXISTS", {alive!r}):
+    time.sleep(0.01)
+if connection.command("EXISTS", {alive!r}):
+    said.append("meanwhile")
+Path(__file__).with_name("said").write_text(" ".join(said))
+"""
 
 
 @pytest.fixture
@@ -77,6 +103,19 @@ def test_a_worker_that_ends(
 def silence(connection: Connection, batch: int, name: str) -> None:
     """As after the time in which somebody would have said that he has the first part."""
     connection.command("DEL", keys.verification(batch, name, 0, "alive"))
+
+
+def run_here(connection: Connection, redis_url: str, root: Path, home: Path, part: Part) -> None:
+    """Run a part in this process, as a slot of the worker "w" does."""
+    board = Board.create(home / "board", 1)
+    board.write(0, os.getpid())
+    app, settings = queue.make_app(redis_url), Settings(redis_url=redis_url, output_dir=root)
+    before = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR1)]
+    try:
+        Verifying(connection, app, settings, "w", board, board.recorder(0), Guard()).run(part)
+    finally:
+        for number, handler in zip((signal.SIGALRM, signal.SIGUSR1), before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_a_message_that_is_lost(
@@ -137,21 +176,32 @@ def test_a_part_that_is_passed_on_is_not_lost(
     finish(connection, batch)
     for name in ("w", "other"):
         workers.heartbeat(connection, WorkerInfo(name, 1, 0, 1))
-    board = Board.create(home / "board", 1)
-    board.write(0, os.getpid())
-    app, settings = queue.make_app(redis_url), Settings(redis_url=redis_url, output_dir=root)
     part = Part(batch, "v", 0, (1,), "w")
     verifications.begin(connection, batch, "v", [part])
     silence(connection, batch, "v")
     assert verifications.look(connection, batch, "v").silent == [0]
-    before = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR1)]
-    try:
-        Verifying(connection, app, settings, "w", board, board.recorder(0), Guard()).run(part)
-    finally:
-        for number, handler in zip((signal.SIGALRM, signal.SIGUSR1), before, strict=True):
-            signal.signal(number, handler)
+    run_here(connection, redis_url, root, home, part)
     assert connection.command("LLEN", ERRANDS) == 1
     assert verifications.look(connection, batch, "v").silent == []
+
+
+def test_a_part_whose_files_take_long_to_import_is_not_lost(
+    connection: Connection, redis_url: str, submitter: Submitter, root: Path, home: Path
+) -> None:
+    """Whoever looks meanwhile sees that a slot has it: said before the import, and again while it lasts."""
+    (home / "mine.py").write_text(MINE)
+    registry.use(home)
+    try:
+        batch = submitter.submit(1, options=read_options({"simulation": "mine"})).id
+        part = Part(batch, "v", 0, (1,), "")
+        verifications.begin(connection, batch, "v", [part])
+        silence(connection, batch, "v")
+        alive = keys.verification(batch, "v", 0, "alive")
+        (home / "slow.py").write_text(LONG_IMPORT.format(url=redis_url, alive=alive))
+        run_here(connection, redis_url, root, home, part)
+    finally:
+        registry.use(None)
+    assert (home / "said").read_text().split() == ["before", "meanwhile"]
 
 
 def test_a_redis_that_is_away(
@@ -168,12 +218,7 @@ def test_a_redis_that_is_away(
     batch = submit(submitter, ["./program", "{seed}"], 2, place).id
     wait_for(lambda: batches.view(connection, batch).finished, 60, "the end", lambda: counted(connection, batch))
     started.kill()
-    board = Board.create(place / "board", 1)
-    board.write(0, os.getpid())
-    settings = Settings(redis_url=redis_url, output_dir=root)
-    app = queue.make_app(redis_url)
-    before = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR1)]
-    guard, report, away = Guard(), verifications.report, [True, True]
+    report, away = verifications.report, [True, True]
 
     def report_later(*given: Any) -> None:
         if away:
@@ -184,11 +229,7 @@ def test_a_redis_that_is_away(
     monkeypatch.setattr(verifications, "report", report_later)
     part = Part(batch, "v", 0, (1, 2), "")
     verifications.begin(connection, batch, "v", [part])
-    try:
-        Verifying(connection, app, settings, "w", board, board.recorder(0), guard).run(part)
-    finally:
-        for number, handler in zip((signal.SIGALRM, signal.SIGUSR1), before, strict=True):
-            signal.signal(number, handler)
+    run_here(connection, redis_url, root, place, part)
     found = verifications.look(connection, batch, "v")
     assert (found.done, found.checked, found.differing, away) == (True, 2, [], [])
     assert (place / "verify-0").is_dir()

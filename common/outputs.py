@@ -143,7 +143,7 @@ def read_spec(place: Path) -> BatchSpec | None:
 
 
 def read_control(place: Path) -> dict[str, Any]:
-    """What was noted of a batch: ``cancelled`` as [[first, count]], ``held``, ``throttle``, ``priority``."""
+    """What was noted of a batch, as :meth:`common.notes.Notes.read` says; {} when there is nothing that can be read."""
     try:
         found = json.loads((place / CONTROL_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Batches in the ledger: submit, look up, finish."""
+"""Batches in the ledger: submit and look up."""
 
 import json
 import secrets

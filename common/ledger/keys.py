@@ -82,7 +82,7 @@ def blocked(batch_id: int) -> str:
 
 
 def closed(batch_id: int) -> str:
-    """List of JSON [first, count, state, reason]: jobs that ended without a record. By close_spans in endings.lua."""
+    """List of JSON [first, count, state, reason]: jobs that ended without a commit. By close_spans in endings.lua."""
     return f"{PREFIX}batch:{batch_id}:closed"
 
 

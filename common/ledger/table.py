@@ -68,7 +68,7 @@ def read(connection: Connection, batch_id: int, first: int, count: int, dtype: n
 
 @dataclass(frozen=True)
 class Closed:
-    """Jobs that ended without a record, because they never ran: cancelled, or given up."""
+    """Jobs that ended without a commit, cancelled or given up: of one that was cut off its record has the attempt."""
 
     first: int
     count: int
@@ -88,7 +88,7 @@ def closed(connection: Connection, batch_id: int, first: int = 1, count: int = 2
 
 
 def page(connection: Connection, batch_id: int, first: int, count: int, dtype: np.dtype[np.void]) -> np.ndarray:
-    """As :func:`read`, with the states and reasons of jobs that ended without a record."""
+    """As :func:`read`, with the states and reasons of jobs that ended without a commit."""
     records = read(connection, batch_id, first, count, dtype)
     intervals = closed(connection, batch_id, first, count)
     if intervals:

@@ -99,7 +99,8 @@ def _crash_seconds(connection: Connection, view: BatchView, records: np.ndarray)
         starts = np.append(mine["started"], view.ended)
         ends = np.insert(mine["started"] + mine["elapsed"], 0, view.started)
         at = [event["at"] for event in deaths if event["who"] == names[slot]]
-        hit = np.unique(np.searchsorted(starts, at))
+        # The death that ends the batch is noted a moment after its end.
+        hit = np.unique(np.minimum(np.searchsorted(starts, at), len(starts) - 1))
         total += float(np.sum(np.maximum(0.0, starts[hit] - ends[hit])))
     return total
 

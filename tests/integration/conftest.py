@@ -13,6 +13,7 @@ from common.batch import BatchSpec
 from common.control import Controller
 from common.ledger import Connection, batches
 from common.settings import Settings
+from common.simulations import registry
 from common.submission import Submitter
 from services.api.app import create_app
 from services.worker.finish import finish as write_results
@@ -91,3 +92,14 @@ def ended(batch: int, connection: Connection, root: Path) -> int:
 def controller(submitter: Submitter, ledger: Connection, redis_url: str, root: Path) -> Controller:
     """Acts on the test's Redis and directory."""
     return Controller(ledger, queue.make_app(redis_url), root)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, root: Path) -> Iterator[Path]:
+    """A directory with the user's file, the module's MINE, at which this process looks, too."""
+    found = root.parent / "mine"
+    found.mkdir()
+    (found / "mine.py").write_text(request.module.MINE)
+    registry.use(found)
+    yield found
+    registry.use(None)

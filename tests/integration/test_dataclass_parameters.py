@@ -1,13 +1,11 @@
 """A parameter that is a dataclass, over HTTP and on real workers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from common.audit import audit, verify
 from common.ledger import Connection, batches
-from common.simulations import registry
 from tests.conftest import StartWorker
 from tests.integration.api_support import MakeClient, assert_problem
 from tests.support import counted, wait_for
@@ -27,17 +25,6 @@ def mine(rng, *, p: P = P(1.0), ps: list[P] = [P(1.0)]):
     ps.append(p)
     return {"x": p.a * p.b * len(ps)}
 """
-
-
-@pytest.fixture
-def place(root: Path) -> Iterator[Path]:
-    """A directory with the user's file, which this process looks at too."""
-    found = root.parent / "mine"
-    found.mkdir()
-    (found / "mine.py").write_text(MINE)
-    registry.use(found)
-    yield found
-    registry.use(None)
 
 
 @pytest.mark.parametrize(

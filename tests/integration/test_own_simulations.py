@@ -2,7 +2,6 @@
 
 import csv
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +94,10 @@ BAD = {
 
 
 @pytest.fixture
-def place(root: Path) -> Iterator[Path]:
-    """A directory with the user's files, which this process looks at too."""
-    found = root.parent / "mine"
-    found.mkdir()
-    (found / "mine.py").write_text(MINE)
-    (found / "shapes.py").write_text(SHAPES)
-    registry.use(found)
-    yield found
-    registry.use(None)
+def place(place: Path) -> Path:
+    """Beside the user's file another one."""
+    (place / "shapes.py").write_text(SHAPES)
+    return place
 
 
 def post(make_client: MakeClient, place: Path, **body: object) -> int:

@@ -1,6 +1,5 @@
 """A batch whose simulation no live worker has: it holds nobody up, is not asked for in vain, and runs once it can."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -254,17 +253,6 @@ def test_a_file_that_changes_between_claim_and_run(
     assert batches.view(ledger, spec.id).crashes == 0
     assert ledger.command("ZCARD", keys.LEASES) == 0
     app.close()
-
-
-@pytest.fixture
-def place(root: Path) -> Iterator[Path]:
-    """A directory with the user's file, which this process looks at too."""
-    found = root.parent / "mine"
-    found.mkdir()
-    (found / "mine.py").write_text(MINE)
-    registry.use(found)
-    yield found
-    registry.use(None)
 
 
 def test_on_real_workers(connection: Connection, make_client: MakeClient, place: Path, worker: StartWorker) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from batchsim.cli import batchsim
 from common.ledger import Connection, batches, keys, verifications, workers
 from common.ledger.verifications import Part, Report
 from common.ledger.workers import WorkerInfo
-from common.simulations import registry
 from tests.conftest import StartWorker
 from tests.integration.api_support import MakeClient, assert_problem
 from tests.support import Running, counted, wait_for
@@ -44,17 +43,6 @@ def mine(rng):
         time.sleep(4)
     return {"x": rng.random() + (trouble == "other")}
 '''
-
-
-@pytest.fixture
-def place(root: Path) -> Iterator[Path]:
-    """A directory with the user's file, which this process looks at too."""
-    found = root.parent / "mine"
-    found.mkdir()
-    (found / "mine.py").write_text(MINE)
-    registry.use(found)
-    yield found
-    registry.use(None)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,6 @@ from flask.testing import FlaskClient
 from batchsim.cli import batchsim
 from common.explain import explain_batch, explain_job
 from common.ledger import Connection, batches, workers
-from common.simulations import registry
 from common.suspicion import warnings
 from tests.conftest import StartWorker
 from tests.integration.api_support import MakeClient
@@ -40,17 +39,6 @@ def attempts(rng):
     time.sleep(0.05)
     return {"x": rng.random() + int(os.environ.get("JOB_ATTEMPT", "1"))}
 '''
-
-
-@pytest.fixture
-def place(root: Path) -> Iterator[Path]:
-    """A directory with the user's file, which this process looks at too."""
-    found = root.parent / "mine"
-    found.mkdir()
-    (found / "mine.py").write_text(MINE)
-    registry.use(found)
-    yield found
-    registry.use(None)
 
 
 @pytest.fixture

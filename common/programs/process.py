@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
+from common.programs.hold import hold
 from common.programs.launcher import Launcher
 from common.programs.memory import limit, limited, status_kb
 from common.programs.streams import Stream
@@ -39,8 +40,9 @@ _READ_BYTES = 2**16
 _Exit = tuple[int, float, int]
 # Somebody else has taken the exit code: as if it were 255.
 _UNKNOWN_EXIT: _Exit = (255 << 8, 0.0, 0)
-# Signals that may interrupt us: they wait while a program is started or buried, so that none is forgotten.
-_INTERRUPTING = (signal.SIGALRM, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)
+# Signals that end us by default: they wait while a program is started or buried, so that none is forgotten. So do those
+# that interrupt a job, by ``hold``.
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 # getrusage gives bytes on macOS and kB elsewhere.
 _RSS_PER_KB = 1024 if sys.platform == "darwin" else 1
 _UNLIMITED = contextlib.nullcontext()
@@ -148,10 +150,11 @@ class Process:
         self._peak_kb = max(self._peak_kb, status_kb(self._pid, "VmHWM"))
         if self._pidfd is None:
             # Interrupted in between, we would forget what the kernel says only once.
-            before = pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
+            held, masked = hold.begin(), pthread_sigmask(signal.SIG_BLOCK, _ENDING)
             self._exit = _take_exit(self._pid, os.WNOHANG)
             self._over = self._exit is not None
-            pthread_sigmask(signal.SIG_SETMASK, before)
+            pthread_sigmask(signal.SIG_SETMASK, masked)
+            hold.end(held)
 
     def _listen(self) -> None:
         if not self._listening:
@@ -204,7 +207,7 @@ def run(
     Whatever a signal handler raises meanwhile is raised again when the program and its group are gone. Raises OSError
     or ValueError when it cannot be started.
     """
-    before = pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
+    held, masked = hold.begin(), pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     pipes: list[int] = []
     try:
         pipes += os.pipe()
@@ -218,11 +221,14 @@ def run(
         os.close(pipes.pop(1))
         process = Process(pid, {pipes[0]: out, pipes[1]: err})
         try:
-            pthread_sigmask(signal.SIG_SETMASK, before)
+            pthread_sigmask(signal.SIG_SETMASK, masked)
+            hold.end(held)
             process.follow()
-            pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
+            hold.begin()
+            pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         except BaseException:
-            pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
+            hold.begin()
+            pthread_sigmask(signal.SIG_BLOCK, _ENDING)
             process.stop()
             raise
         finally:
@@ -233,7 +239,8 @@ def run(
         for descriptor in pipes:
             os.close(descriptor)
         # Last: what has waited may raise here.
-        pthread_sigmask(signal.SIG_SETMASK, before)
+        pthread_sigmask(signal.SIG_SETMASK, masked)
+        hold.end(held)
 
 
 def end_group(pid: int) -> None:

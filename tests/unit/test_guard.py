@@ -5,13 +5,12 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
-from types import FrameType
 
 import pytest
 
 from common.programs.memory import own_kb, status_kb
 from services.worker.guard import Guard, Interrupted, TimeLimitReached, memory_limit
+from tests.unit.signal_at import signal_at
 
 # Long enough that only an interruption ends it within a test's time.
 FOR_EVER = 60.0
@@ -91,7 +90,7 @@ def test_no_alarm_is_left_whenever_a_signal_comes(guard: Guard, number: signal.S
     """Before any instruction of the guard's: the job is interrupted or not, and the next one, without a limit, runs."""
     begun = interrupted = 0
     while begun == interrupted:
-        came = signal_at(number, begun)
+        came = signal_at(number, begun, lambda code: code is Guard.run.__code__)
         try:
             with came:
                 guard.run(lambda index, _attempt: index, 1, 1, FOR_EVER)
@@ -101,35 +100,6 @@ def test_no_alarm_is_left_whenever_a_signal_comes(guard: Guard, number: signal.S
         assert guard.run(lambda index, _attempt: index, 2, 1, 0.0) == 2
         begun, interrupted = begun + 1, interrupted + came.sent
     assert begun > 10
-
-
-class signal_at:  # noqa: N801 - a context
-    """Send this process a signal before one of the instructions of :meth:`Guard.run`, counted from 0."""
-
-    def __init__(self, number: signal.Signals, instruction: int) -> None:
-        self.sent = False
-        self._number, self._left = number, instruction
-
-    def __enter__(self) -> None:
-        self._before = sys.gettrace()
-        sys.settrace(self._call)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self._before)
-
-    def _call(self, frame: FrameType, _event: str, _argument: object) -> Callable[..., object] | None:
-        if frame.f_code is not Guard.run.__code__:
-            return None
-        frame.f_trace_opcodes = True
-        return self._step
-
-    def _step(self, _frame: FrameType, event: str, _argument: object) -> Callable[..., object]:
-        if event == "opcode":
-            self._left -= 1
-            if self._left == -1:
-                self.sent = True
-                os.kill(os.getpid(), self._number)
-        return self._step
 
 
 def test_a_second_signal_does_not_interrupt_the_first_ones_handling(guard: Guard) -> None:

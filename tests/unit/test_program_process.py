@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from common.programs.streams import HEAD_BYTES, TAIL_BYTES, Stream
 from services.worker.guard import Guard, Interrupted, TimeLimitReached
 from tests.support import wait_for
 from tests.unit.programs_support import executable, jobs_of, lives
+from tests.unit.signal_at import signal_at
 
 # By default the plug-in takes the very alarm that the guard takes.
 pytestmark = pytest.mark.timeout(60, method="thread")
@@ -227,3 +229,34 @@ def test_nothing_is_left_open() -> None:
     assert set(os.listdir("/proc/self/fd")) <= before
     jobs.close()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+def test_nothing_is_left_whenever_a_signal_comes(guard: Guard) -> None:
+    """Before any instruction: the program is gone with its group, its exit code taken, and the next one runs.
+
+    Also while another thread takes what the main thread has masked.
+    """
+    jobs = jobs_of("sleep 1000 & [ $JOB_INDEX = 2 ] && echo 2 || read line")
+    jobs.result(2)
+    gc.collect()
+    before = set(os.listdir("/proc/self/fd"))
+    at = interrupted = 0
+    leave = threading.Event()
+    other = threading.Thread(target=leave.wait)
+    other.start()
+    try:
+        while at == interrupted:
+            came = signal_at(signal.SIGUSR1, at, lambda code: code.co_filename == process.__file__)
+            with contextlib.suppress(Interrupted), came:
+                guard.run(jobs.result, 2, 1, 0.0)
+            at, interrupted = at + 1, interrupted + came.sent
+            with pytest.raises(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            assert set(os.listdir("/proc/self/fd")) <= before, f"at instruction {at}"
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    finally:
+        leave.set()
+        other.join()
+    assert at > 100, at
+    assert jobs.result(2)[1] == (2.0,)
+    jobs.close()

@@ -14,7 +14,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from common import outputs, planning, provenance, queue, recovery
-from common.batch import BatchSpec, check
+from common.batch import BatchSpec, JobState, check
 from common.errors import Conflict, InvalidInput, LedgerIncomplete, StorageUnavailable
 from common.ledger import Connection, batches, control
 from common.ledger.batches import BatchView
@@ -201,10 +201,10 @@ class Submitter:
                 key_seconds=0,
             )
 
-    def resume(self) -> BatchSpec:
+    def resume(self) -> tuple[BatchSpec, int]:
         """Go on with the start-up batch that ``batch.json`` describes: what is there is kept, what is missing runs.
 
-        Raises :class:`InvalidInput` when there is none.
+        Returns the batch, and how many of its jobs were done before. Raises :class:`InvalidInput` when there is none.
         """
         with outputs.exclusive(self._root):
             own = outputs.read_spec(self._root)
@@ -212,8 +212,10 @@ class Submitter:
                 raise InvalidInput(
                     f"There is nothing to resume: {self._root}/ has no {outputs.SPEC_NAME}", field="resume"
                 )
-            recovery.rebuild(self._connection, self._app, self._root, own)
-            return own
+            if batches.exists(self._connection, own.id):
+                view = batches.view(self._connection, own.id)
+                return own, view.done - view.counters[JobState.CANCELLED] - view.counters[JobState.ABORTED]
+            return own, recovery.rebuild(self._connection, self._app, self._root, own)
 
     def rerun(self) -> BatchSpec:
         """Run the start-up batch again with a new seed. Raises :class:`Conflict` while it still runs."""

@@ -25,7 +25,11 @@ class Pace:
     def __init__(self, total: int, begin: float) -> None:
         self._total = total
         self._begin = self._moved = self._now = begin
-        self._done = self._steps = 0
+        self._done = self._kept = self._steps = 0
+
+    def keep(self, done: int) -> None:
+        """So many were done before the begin."""
+        self._done = self._kept = done
 
     def update(self, done: int, now: float) -> None:
         """So many jobs are done at this time."""
@@ -37,7 +41,7 @@ class Pace:
     @property
     def rate(self) -> float:
         """Jobs a second since the begin."""
-        return self._done / max(self._now - self._begin, 1e-9)
+        return (self._done - self._kept) / max(self._now - self._begin, 1e-9)
 
     @property
     def left(self) -> float | None:
@@ -79,6 +83,10 @@ class Bar:
         """Print a line above the bar."""
         self._console.print(line, markup=False, highlight=False)
 
+    def keep(self, done: int) -> None:
+        """So many jobs were done before: they count as done, and not for the rate."""
+        self._pace.keep(done)
+
     def update(self, view: BatchView) -> None:
         """Move the bar."""
         self._pace.update(view.done, self._clock())
@@ -105,6 +113,10 @@ class Lines:
     def show(self, line: str) -> None:
         """Print a line."""
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
+
+    def keep(self, done: int) -> None:
+        """So many jobs were done before: they count as done, and not for the rate."""
+        self._pace.keep(done)
 
     def update(self, view: BatchView) -> None:
         """Print where the batch stands, if it is time."""

@@ -20,8 +20,10 @@ from common.ledger.batches import BatchView
 from common.wording import rule_text, state_text
 
 
-def print_summary(console: Console, view: BatchView, place: Path, *, slots: int, wall_seconds: float) -> None:
-    """Print it; of a sweep the first points, too."""
+def print_summary(
+    console: Console, view: BatchView, place: Path, *, slots: int, wall_seconds: float, kept: int = 0
+) -> None:
+    """Print it; of a sweep the first points, too. ``kept`` jobs were done by an earlier run."""
     assert view.ended
     spec = view.spec
     seconds = max(view.ended - (view.started or view.created), 1e-6)
@@ -39,7 +41,7 @@ def print_summary(console: Console, view: BatchView, place: Path, *, slots: int,
     if spec.until:
         table.add_row("stop rule", Text(rule_text(spec.until, needless=view.needless, not_run=not_run)))
     table.add_row("wall time", f"{wall_seconds:.2f} s, jobs {seconds:.2f} s")
-    table.add_row("speed", f"{(view.done - not_run) / seconds:,.0f} jobs/s on {slots} slots")
+    table.add_row("speed", f"{(view.done - not_run - kept) / seconds:,.0f} jobs/s on {slots} slots")
     table.add_row("seed", str(spec.seed))
     table.add_row("files", Text(", ".join(_files(view, place))))
     if spec.program and (place / "logs").is_dir():

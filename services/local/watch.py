@@ -61,6 +61,8 @@ class Watch:
         self._supervisor = running.supervisor
         self._private = running.private
         self._begin = begin
+        # Jobs that an earlier run has done.
+        self._kept = 0
         logs.configure(self._settings, "run")
         registry.use(self._settings.simulations_dir)
         self._connection = Connection(self._settings.broker_url)
@@ -95,7 +97,9 @@ class Watch:
 
     def _submit(self) -> BatchSpec:
         if self._resume:
-            return self._submitter.resume()
+            spec, self._kept = self._submitter.resume()
+            self._progress.keep(self._kept)
+            return spec
         asked = self._asked
         return self._submitter.start_up(
             self._settings,
@@ -124,7 +128,8 @@ class Watch:
     def _print_summary(self, view: BatchView) -> None:
         wall_seconds = time.monotonic() - self._begin
         place = self._settings.output_dir
-        print_summary(Console(), view, place, slots=self._settings.workers, wall_seconds=wall_seconds)
+        slots = self._settings.workers
+        print_summary(Console(), view, place, slots=slots, wall_seconds=wall_seconds, kept=self._kept)
         self._print_failures(view, place)
         for text in warnings(self._connection, view):
             self._progress.show(f"Warning: {text}")

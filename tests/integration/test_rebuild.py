@@ -20,8 +20,9 @@ from common.submission import Submitter
 from services.worker.finish import finish as write_results
 from services.worker.following import follow
 from tests.integration.explain_support import check
+from tests.integration.ledger_support import take
 from tests.integration.recovery_support import SEED, again, assert_whole, claim, run_jobs, write_job
-from tests.support import dump, expected_row, slice_of
+from tests.support import counted, dump, expected_row, slice_of
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -207,10 +208,17 @@ def test_messages_that_cannot_be_sent_are_owed(
 
 
 def test_resume_gives_the_batch_of_the_directory(submitter: Submitter, root: Path) -> None:
-    """A batch that is known is resumed as it is."""
+    """A batch that is known is resumed as it is; and how much of it was done is told."""
     given = Settings(_env_file=None, num_jobs=5, seed=9, output_dir=root)  # type: ignore[call-arg]
     first = submitter.start_up(given, "c1")
-    assert submitter.resume() == first
+    assert submitter.resume() == (first, 0)
+    connection = submitter._connection
+    ranges.commit(connection, take(connection), slice_of(1, [1.0]), lease_seconds=60, slice_seconds=1)
+    assert submitter.resume() == (first, 1)
+    connection.command("FLUSHALL")
+    write_job(root, first, 3)
+    assert submitter.resume() == (first, 1)
+    assert counted(connection, first.id) == {"COMPLETED": 1, "PENDING": 4}
 
 
 def test_the_ledger_of_an_older_version_is_passed_over(

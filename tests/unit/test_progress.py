@@ -24,6 +24,16 @@ def test_the_time_left_is_at_the_rate_so_far() -> None:
     assert paced((1, 50), (2, 100)).left == 0
 
 
+def test_what_was_done_before_takes_no_time() -> None:
+    """It counts as done, and not for the rate."""
+    pace = Pace(100, 0.0)
+    pace.keep(40)
+    pace.update(40, 1.0)
+    assert (pace.rate, pace.left) == (0, None)
+    pace.update(60, 2.0)
+    assert (pace.rate, pace.left) == (10, 4)
+
+
 @pytest.mark.parametrize(
     ("seen", "known"),
     [

@@ -47,10 +47,10 @@ class Table(BaseModel):
             raise ValueError("needs command or script, one of them")
         if self.shell and (self.command is None or len(self.command) != 1):
             raise ValueError("with shell = true command is a list of one text, the line")
-        # Such names are Python's and pydantic's own.
-        own = next((name for name in self.parameters if name.startswith(("_", "model_"))), "")
+        # Such names are Python's own.
+        own = next((name for name in self.parameters if name.startswith("_")), "")
         if own:
-            raise ValueError(f"parameter {own!r:.60} must not begin with _ or model_; give it another name")
+            raise ValueError(f"parameter {own!r:.60} must not begin with _; give it another name")
         return self
 
 

@@ -14,10 +14,11 @@ import pytest
 from common.batch import JobState, Reason
 from common.programs import process
 from common.programs.failure import ProgramFailed
+from common.programs.running import ProgramJobs
 from common.programs.streams import HEAD_BYTES, TAIL_BYTES, Stream
 from services.worker.guard import Guard, Interrupted, TimeLimitReached
 from tests.support import wait_for
-from tests.unit.programs_support import executable, jobs_of, lives
+from tests.unit.programs_support import executable, jobs_of, lives, spec_of
 from tests.unit.signal_at import signal_at
 
 # By default the plug-in takes the very alarm that the guard takes.
@@ -231,12 +232,24 @@ def test_nothing_is_left_open() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
+class Noted(process.Unwatched):
+    """Remembers each program that began."""
+
+    def __init__(self) -> None:
+        self.began: list[int] = []
+
+    def program_began(self, pid: int, limit_kb: int) -> None:
+        """Remember it."""
+        self.began.append(pid)
+
+
 def test_nothing_is_left_whenever_a_signal_comes(guard: Guard) -> None:
     """Before any instruction: the program is gone with its group, its exit code taken, and the next one runs.
 
     Also while another thread takes what the main thread has masked.
     """
-    jobs = jobs_of("sleep 1000 & [ $JOB_INDEX = 2 ] && echo 2 || read line")
+    noted = Noted()
+    jobs = ProgramJobs(spec_of("sleep 1000 & echo 2"), watch=noted)
     jobs.result(2)
     gc.collect()
     before = set(os.listdir("/proc/self/fd"))
@@ -250,8 +263,10 @@ def test_nothing_is_left_whenever_a_signal_comes(guard: Guard) -> None:
             with contextlib.suppress(Interrupted), came:
                 guard.run(jobs.result, 2, 1, 0.0)
             at, interrupted = at + 1, interrupted + came.sent
-            with pytest.raises(ChildProcessError):
-                os.waitpid(-1, os.WNOHANG)
+            for pid in noted.began:
+                with pytest.raises(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            noted.began.clear()
             assert set(os.listdir("/proc/self/fd")) <= before, f"at instruction {at}"
             assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
     finally:

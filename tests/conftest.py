@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from common.errors import SettingsError
 from common.ledger import Connection
 from services.local import redis_server
 from tests import support
 from tests.support import Running
+
+# A machine that stands still for a second says nothing of an example.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # Short leases, so that recovery is seen within seconds.
 LEASE_SECONDS = 2

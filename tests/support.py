@@ -40,10 +40,12 @@ def wait_for(
     """Poll until the condition is truthy and return it; on time-out fail and print the last state seen."""
     deadline = time.monotonic() + timeout
     while True:
+        # Before the look: whoever stood still until now has not looked in vain.
+        over = time.monotonic() > deadline
         seen = condition()
         if seen:
             return seen
-        if time.monotonic() > deadline:
+        if over:
             last = state() if state else seen
             raise AssertionError(f"{what} did not come true within {timeout} s; last seen:\n{last}")
         time.sleep(POLL_SECONDS)

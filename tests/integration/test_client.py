@@ -63,8 +63,8 @@ def test_submit_show_watch_and_doctor_on_a_real_server(
     assert cli("watch", first, **given).returncode == 0
 
     client = Client(f"{url}/", TOKEN)
-    accepted = client.submit(100_000, 1, job_seconds=0.5, idempotency_key="k")
-    assert client.submit(100_000, 1, job_seconds=0.5, idempotency_key="k") == accepted
+    accepted = client.submit(100_000, 1, job_seconds=60, idempotency_key="k")
+    assert client.submit(100_000, 1, job_seconds=60, idempotency_key="k") == accepted
     with pytest.raises(InvalidInput, match="409"):
         client.submit(5, 1, idempotency_key="k")
     assert client.batch(accepted["id"])["jobs"] == 100_000

@@ -149,7 +149,9 @@ def test_failed_jobs_are_counted_and_explained(connection: Connection) -> None:
     assert (found.n, found.mean, found.min, found.max) == (2, 2.0, 1.0, 3.0)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.integers(1, 150), st.integers(0, 4), st.integers(0, 2**32))
 def test_statistics_equal_numpy_under_random_slicing(connection: Connection, jobs: int, slots: int, seed: int) -> None:
     """However the jobs are sliced, split, given back and lost, the statistics are those of the committed values."""

@@ -50,7 +50,7 @@ def slot(connection: Connection, redis_url: str, root: Path, monkeypatch: pytest
     """A slot in this process; it gives up when the ledger's answer takes it too long."""
     monkeypatch.setattr(Guard, "install", lambda _guard: None)
     app, board = queue.make_app(redis_url), Board.create(root.parent / "board", 1)
-    given = Settings(_env_file=None, redis_url=redis_url, output_dir=root)  # type: ignore[call-arg]
+    given = Settings(_env_file=None, redis_url=redis_url, output_dir=root, slice_seconds=60)  # type: ignore[call-arg]
     alarm = threading.Timer(90, board.drain)
     alarm.start()
     yield Slot(given, app, board, "w", 0)

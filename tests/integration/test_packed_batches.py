@@ -43,7 +43,7 @@ def test_packed_is_as_files(
     submitter: Submitter, connection: Connection, root: Path, worker: StartWorker, tmp_path: Path, count: int
 ) -> None:
     """The same seed with the same workers: the same bytes, statistics and results.csv, but for times."""
-    started = [worker(slots=1) for _ in range(count)]
+    started = [worker(slots=1, LEASE_SECONDS=600) for _ in range(count)]
     plain, packed = submitter.submit(3000, SEED), submitter.submit(3000, SEED, options=PACKED)
     for spec in (plain, packed):
         wait_for(

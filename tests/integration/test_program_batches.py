@@ -103,7 +103,9 @@ def test_killed_slots_leave_no_program(
     started = worker(slots=2)
     wait_finished(connection, calm, started)
     (home / "pids").unlink()
-    model(home, pause=0.2)
+    # They go on until we say so, or are killed.
+    waits = f"0.05; until [ -e {home}/calm ]; do sleep 0.05; done"
+    executable(home / "model", MODEL.format(pids=home / "pids", pause=waits))
     spec = submit(submitter, words, 30, home, crash_limit=100)
     slots = board(started, 2)
     for _ in range(3):
@@ -112,8 +114,9 @@ def test_killed_slots_leave_no_program(
         group, slot = slots.program(index).group, slots.read(index).pid
         os.kill(slot, signal.SIGKILL)
         wait_for(lambda slot=slot, index=index: slots.read(index).pid not in (0, slot), what="the slot's successor")
-        assert not group or not lives(group)
+        wait_for(lambda group=group: not group or not lives(group), what="the end of its program")
     slots.close()
+    (home / "calm").touch()
     wait_finished(connection, spec, started)
     assert counted(connection, spec.id) == {"COMPLETED": 30}
     assert batches.view(connection, spec.id).crashes >= 1
@@ -149,7 +152,7 @@ def test_each_end_has_its_reason(
         7) [ $JOB_ATTEMPT = 2 ] && echo 7;; 8) {share};;
     esac"""
     spec = submit(
-        submitter, [line], 8, home, shell=True, time_limit_seconds=3, memory_limit_mb=200, retries=1,
+        submitter, [line], 8, home, shell=True, time_limit_seconds=12, memory_limit_mb=200, retries=1,
         retry_delay_seconds=0.1,
     )  # fmt: skip
     wait_finished(connection, spec, worker(slots=2))
@@ -216,7 +219,7 @@ def test_a_program_that_changes_in_the_middle(
     submitter: Submitter, connection: Connection, root: Path, home: Path, worker: StartWorker
 ) -> None:
     """No job of the new one counts: what had completed stays, and the rest fails and says why."""
-    text = "#!/bin/sh\nsleep 0.02\necho '{\"x\": %d}'\n"
+    text = "#!/bin/sh\nsleep 0.2\necho '{\"x\": %d}'\n"
     executable(home / "m", text % 1)
     program = stamped(Program(("./m",), str(home)))
     spec = submitter.submit(200, SEED, program=program, outputs_of_program=("x",))

@@ -162,7 +162,7 @@ def test_a_crash_while_verifying_harms_nothing(
 ) -> None:
     """A job that ends its process, or must be killed at its limit, is named; the batch is not struck, slots go on."""
     started = two(connection, worker, SIMULATIONS_DIR=place)
-    batch = ran(mine, connection, simulation="mine", jobs=4, time_limit_seconds=1.0)
+    batch = ran(mine, connection, simulation="mine", jobs=4, time_limit_seconds=3.0)
     (place / "trouble").write_text(trouble)
     found = verified(mine, batch, 1)
     assert found["differing"][0]["why"] == "ended the process that ran it again"

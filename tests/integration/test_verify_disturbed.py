@@ -26,7 +26,7 @@ from tests.support import counted, finish, wait_for
 from tests.unit.programs_support import executable
 
 ERRANDS = queue.errands_name("default")
-SLOW = '#!/bin/sh\necho x >> "${0%/*}/begun"\n[ -e "${0%/*}/slow" ] && sleep 5\nprintf \'{"x": %s}\' "$1"\n'
+SLOW = '#!/bin/sh\necho x >> "${0%/*}/begun"\n[ -e "${0%/*}/slow" ] && sleep 100\nprintf \'{"x": %s}\' "$1"\n'
 MINE = """
 from batchsim import simulation
 
@@ -70,7 +70,7 @@ def test_a_worker_that_ends(
     number: signal.Signals,
 ) -> None:
     """Told to: the rest is run by the next worker, and counted once. Killed: the job is unchecked, not differing."""
-    first = worker(SHUTDOWN_GRACE_SECONDS=1)
+    first = worker(SHUTDOWN_GRACE_SECONDS=90)
     batch = submit(submitter, ["./program", "{seed}"], 3, place).id
     wait_for(lambda: batches.view(connection, batch).finished, 60, "the end", lambda: counted(connection, batch))
     wait_for(lambda: workers.alive(connection), 20, "its heartbeat")
@@ -83,7 +83,7 @@ def test_a_worker_that_ends(
         os.killpg(first.pid, number)
     else:
         first.signal(number)
-    first.wait()
+    first.wait(60)
     (place / "slow").unlink()
     worker()
 
@@ -91,7 +91,7 @@ def test_a_worker_that_ends(
         found = verifier.look(batch, name)
         return found if found.done else None
 
-    found = wait_for(done, 40, "the verification", lambda: verifier.look(batch, name))
+    found = wait_for(done, 60, "the verification", lambda: verifier.look(batch, name))
     assert found is not None
     assert found.differing == []
     if number == signal.SIGKILL:
@@ -127,6 +127,8 @@ def test_a_message_that_is_lost(
     wait_for(lambda: batches.view(connection, batch).finished, 60, "the end", lambda: counted(connection, batch))
     wait_for(lambda: workers.alive(connection), 20, "its heartbeat")
     first.kill()
+    # Its own may be some seconds old.
+    workers.heartbeat(connection, WorkerInfo("w", 1, 0, 1))
     verifier = Verifier(connection, queue.make_app(redis_url))
     name = verifier.request(batch, 3)
     silence(connection, batch, name)

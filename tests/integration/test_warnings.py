@@ -1,6 +1,8 @@
 """Suspicious results are told to whoever looks: while the batch runs, at its end, and in its files."""
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,8 @@ from common.ledger import Connection, batches, workers
 from common.suspicion import warnings
 from tests.conftest import StartWorker
 from tests.integration.api_support import MakeClient
-from tests.support import counted, environment, finish, python, wait_for
+from tests.slots import slots_of, stopped_at_work
+from tests.support import Running, counted, environment, finish, python, wait_for
 
 MINE = '''
 import os, time
@@ -122,6 +125,19 @@ def test_at_the_end_of_a_run(home: Path, redis_binary: str) -> None:
     assert "Warning: All jobs returned the same x and y" in " ".join((done.stdout + done.stderr).split())
 
 
+def holds_files(connection: Connection, batch: int, own: Path, worker: Running) -> bool:
+    """Suspend the worker's slot; whether it has written three files that are not committed, else it goes on."""
+    slots = slots_of(worker)
+    if (
+        stopped_at_work(connection, slots)
+        and len(list(own.glob("job_*.csv"))) >= batches.view(connection, batch).done + 3
+    ):
+        return True
+    for pid in slots:
+        os.kill(pid, signal.SIGCONT)
+    return False
+
+
 def test_results_that_depend_on_the_attempt(
     mine: FlaskClient, connection: Connection, root: Path, place: Path, worker: StartWorker
 ) -> None:
@@ -131,7 +147,7 @@ def test_results_that_depend_on_the_attempt(
     wait_for(lambda: workers.alive(connection), 10, "the first heartbeat")
     batch = int(mine.post("/batches", json={"jobs": 100, "simulation": "attempts"}).get_json()["id"])
     own = root / str(batch)
-    wait_for(lambda: len(list(own.glob("job_*.csv"))) >= 3, 20, "files", victim.text)
+    wait_for(lambda: holds_files(connection, batch, own, victim), 60, "files", victim.text)
     victim.kill()
     left = sorted(int(path.stem.split("_")[1]) for path in own.glob("job_*.csv"))
     other = worker(slots=2, SIMULATIONS_DIR=place)
@@ -150,7 +166,7 @@ def test_the_same_bytes_are_no_news(mine: FlaskClient, connection: Connection, r
     # A batch for a known slot begins with ranges of twelve jobs, which are committed as a whole.
     wait_for(lambda: workers.alive(connection), 10, "the first heartbeat")
     batch = int(mine.post("/batches", json={"jobs": 100, "job_seconds": 0.05}).get_json()["id"])
-    wait_for(lambda: len(list((root / str(batch)).glob("job_*.csv"))) >= 3, 20, "files", victim.text)
+    wait_for(lambda: holds_files(connection, batch, root / str(batch), victim), 60, "files", victim.text)
     victim.kill()
     other = worker(slots=2)
     wait_for(lambda: batches.view(connection, batch).finished, 60, "the end", other.text)

@@ -19,7 +19,7 @@ from common.options import read_options
 from common.simulations import registry
 from common.submission import Submitter
 from tests.conftest import StartWorker
-from tests.integration.test_workers import slots_of
+from tests.slots import slots_of
 from tests.support import counted, wait_for
 
 # Each job says when it begins and ends; which one is special is a parameter.

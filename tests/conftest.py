@@ -165,7 +165,7 @@ def worker(redis_url: str, root: Path, home: Path, processes: list[Running]) -> 
 def wait_ready(running: Running) -> None:
     """Return when the worker says that it is ready; fail at once when it has ended."""
     support.wait_for(
-        lambda: "worker.ready" in running.text() or running.process.poll() is not None, 20, "worker.ready", running.text
+        lambda: "worker.ready" in running.text() or running.process.poll() is not None, 60, "worker.ready", running.text
     )
     assert running.process.poll() is None, running.text()
 
@@ -184,7 +184,7 @@ def api(redis_url: str, root: Path, home: Path, processes: list[Running]) -> Cal
         running = support.start(command, env, own, "api")
         processes.append(running)
         url = f"http://127.0.0.1:{port}"
-        support.wait_for(lambda: answers(f"{url}/health/live"), 20, "the API", running.text)
+        support.wait_for(lambda: answers(f"{url}/health/live"), 60, "the API", running.text)
         return url
 
     return begin

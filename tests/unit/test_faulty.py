@@ -84,15 +84,22 @@ def test_parts_are_of_one_whole() -> None:
     assert caught.value.field == "raises"
 
 
-def run_child(name: str, timeout: float) -> "subprocess.CompletedProcess[bytes]":
-    """Run one job of this kind in a process of its own, which may take half a gigabyte."""
-    code = (
-        "import resource, numpy as np; from common.simulations.faulty import faulty;"
-        "resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29)); print('begin', flush=True);"
-        f"faulty(np.random.default_rng(1), {name}=1.0)"
+def child(name: str) -> list[str]:
+    """The command of a process that runs one job of this kind, and may take half a gigabyte."""
+    return python(
+        "-c",
+        (
+            "import resource, numpy as np; from common.simulations.faulty import faulty;"
+            "resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29)); print('begin', flush=True);"
+            f"faulty(np.random.default_rng(1), {name}=1.0)"
+        ),
     )
+
+
+def run_child(name: str, timeout: float) -> "subprocess.CompletedProcess[bytes]":
+    """Run it to its end."""
     return subprocess.run(
-        python("-c", code), env=environment(OPENBLAS_NUM_THREADS=1), capture_output=True, timeout=timeout, check=False
+        child(name), env=environment(OPENBLAS_NUM_THREADS=1), capture_output=True, timeout=timeout, check=False
     )
 
 
@@ -110,6 +117,11 @@ def test_a_job_that_takes_memory() -> None:
 
 def test_a_job_that_hangs() -> None:
     """It does not end by itself."""
-    with pytest.raises(subprocess.TimeoutExpired) as caught:
-        run_child("hangs", 3)
-    assert caught.value.stdout == b"begin\n"
+    with subprocess.Popen(child("hangs"), env=environment(), stdout=subprocess.PIPE) as hanging:
+        try:
+            assert hanging.stdout is not None
+            assert hanging.stdout.readline() == b"begin\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                hanging.wait(1)
+        finally:
+            hanging.kill()

@@ -236,9 +236,9 @@ def test_nothing_is_read_again_while_nothing_changes(place: Path, monkeypatch: p
     (place / "helper.py").write_text("def value(): return 1.0")
     first = registry.find("mine")
     monkeypatch.setattr(neighbours, "read", None)
-    since = time.perf_counter()
+    since = time.process_time()
     assert [registry.find("mine") for _ in range(100)][-1].function is first.function
-    assert time.perf_counter() - since < 1
+    assert time.process_time() - since < 1
 
 
 def test_the_names_that_are_imported(place: Path) -> None:

@@ -1,8 +1,10 @@
 """What a job's program is told: seed, index, parameters, environment, directory; and what it may take."""
 
+import itertools
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,25 @@ from common.seeds import Streams, seed31
 from tests.unit.programs_support import jobs_of, spec_of
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone limits another process's memory")
+
+
+@pytest.fixture
+def until_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], str]:
+    """Makes Python that waits until so many kB of its process were seen, however late we look."""
+    real, files = process.Process._look, itertools.count()
+
+    def lines(least_kb: int) -> str:
+        seen = tmp_path / f"seen-{next(files)}"
+
+        def look(program: process.Process) -> None:
+            real(program)
+            if program._peak_kb >= least_kb:
+                seen.touch()
+
+        monkeypatch.setattr(process.Process, "_look", look)
+        return f"import os, time\nwhile not os.path.exists({str(seen)!r}): time.sleep(0.01)\n"
+
+    return lines
 
 
 def printed(line: str, index: int = 1, attempt: int = 1, **given: object) -> str:
@@ -187,26 +208,32 @@ def test_what_is_said_for_want_of_memory_is_heard() -> None:
 
 
 @LINUX
-def test_a_failure_near_the_limit_is_out_of_memory() -> None:
+def test_a_failure_near_the_limit_is_out_of_memory(until_seen: Callable[[int], str]) -> None:
     """Even of a program that says nothing; one that fails far from it has failed."""
-    fail = "x = bytearray({} * 2**20); import time; time.sleep(0.3); raise SystemExit(1)"
+    fail = "x = bytearray({} * 2**20)\n{}raise SystemExit(1)"
     for size, state in (190, JobState.OUT_OF_MEMORY), (20, JobState.FAILED):
         with pytest.raises(ProgramFailed) as caught:
-            jobs_of([sys.executable, "-S", "-c", fail.format(size)], memory_limit_mb=200).result(1)
+            jobs_of(
+                [sys.executable, "-S", "-c", fail.format(size, until_seen(size * 1024))], memory_limit_mb=200
+            ).result(1)
         assert caught.value.state is state
 
 
 @LINUX
-def test_usage_is_the_programs_own() -> None:
+def test_usage_is_the_programs_own(until_seen: Callable[[int], str]) -> None:
     """CPU time, and the most memory that it had, below and above our own; one object for all jobs."""
-    spin = "import time; t = time.process_time()\nwhile time.process_time() < t + 0.3: pass\nprint(1)"
+    spin = (
+        "import time; t = time.process_time()\nwhile time.process_time() < t + 0.3: pass\n"
+        + until_seen(2000)
+        + "print(1)"
+    )
     jobs = jobs_of([sys.executable, "-S", "-c", spin])
     used = jobs.usage
     jobs.result(1)
     assert 0.3 <= used.cpu_seconds < 0.3 + 5
     assert 2000 < used.rss_kb < 40_000
     # Where the tests' own peak is above that, it is looked at while it runs, every half second at the latest.
-    hold = "import time; x = bytearray(400 * 2**20); time.sleep(1.2); print(1)"
+    hold = "x = bytearray(400 * 2**20)\n" + until_seen(401 * 1024) + "print(1)"
     large = jobs_of([sys.executable, "-S", "-c", hold])
     large.result(1)
     assert 400 * 1024 < large.usage.rss_kb < 500 * 1024
@@ -224,16 +251,17 @@ def test_a_groups_memory_is_counted_together(tmp_path: Path) -> None:
         def program_began(self, pid: int, limit_kb: int) -> None:
             """Look for a while."""
             assert limit_kb == 0
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while time.monotonic() < deadline and group_kb(pid) < 100 * 1024:
                 time.sleep(0.01)
             seen.append(group_kb(pid))
+            process.end_group(pid)
 
         def program_ended(self) -> bool:
             """As if it had been killed for it."""
             return True
 
-    line = f"{sys.executable} -S -c 'import time; x = bytearray(100 * 2**20); time.sleep(1)'; true"
+    line = f"{sys.executable} -S -c 'import time; x = bytearray(100 * 2**20); time.sleep(60)'; true"
     jobs = ProgramJobs(spec_of(line), watch=Look())
     with pytest.raises(ProgramFailed):
         jobs.result(1)

@@ -92,9 +92,9 @@ def test_nowhere_keeps_nothing(root: Path) -> None:
 
 def test_what_was_printed_before_the_time_limit_is_kept(root: Path, guard: Guard) -> None:
     """It is the only trace of what the job was at."""
-    _, jobs = prepared(root, "echo began; sleep 1000")
+    _, jobs = prepared(root, "echo began; kill -ALRM $PPID; sleep 1000")
     with pytest.raises(TimeLimitReached):
-        guard.run(jobs.result, 1, 1, 0.3)
+        guard.run(jobs.result, 1, 1, 60.0)
     assert kept(root) == {"7_1.out": "began\n"}
 
 

@@ -170,21 +170,24 @@ def test_streams_that_are_closed_are_no_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
 def test_at_the_time_limit_it_is_ended(guard: Guard, tmp_path: Path, trap: str) -> None:
     """Also one that ignores SIGTERM, and all that it has started."""
-    jobs = jobs_of(f"{trap} sleep 1000 & echo $$ $! > {tmp_path}/pids; wait; while :; do sleep 1; done")
+    jobs = jobs_of(
+        f"{trap} sleep 1000 & echo $$ $! > {tmp_path}/pids; kill -ALRM $PPID; wait; while :; do sleep 1; done"
+    )
     started = time.monotonic()
     with pytest.raises(TimeLimitReached):
-        guard.run(jobs.result, 1, 1, 0.3)
-    assert 0.3 <= time.monotonic() - started < 0.3 + process.GRACE_SECONDS + 5
+        guard.run(jobs.result, 1, 1, 60.0)
+    assert time.monotonic() - started < 50
     for pid in (tmp_path / "pids").read_text().split():
         wait_for(lambda pid=pid: not lives(int(pid)), what=f"the end of {pid}")
     assert jobs_of("echo 1").result(1)[1] == (1.0,)
 
 
-def test_it_can_clean_up_when_it_is_told_to_stop(guard: Guard, tmp_path: Path) -> None:
+def test_it_can_clean_up_when_it_is_told_to_stop(guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has a moment between SIGTERM and SIGKILL."""
-    jobs = jobs_of(f"trap 'echo bye > {tmp_path}/said; exit' TERM; while :; do sleep 0.05; done")
+    monkeypatch.setattr(process, "GRACE_SECONDS", 30.0)
+    jobs = jobs_of(f"trap 'echo bye > {tmp_path}/said; exit' TERM; kill -ALRM $PPID; while :; do sleep 0.05; done")
     with pytest.raises(TimeLimitReached):
-        guard.run(jobs.result, 1, 1, 0.3)
+        guard.run(jobs.result, 1, 1, 60.0)
     assert (tmp_path / "said").read_text() == "bye\n"
 
 
@@ -243,6 +246,8 @@ class Noted(process.Unwatched):
         self.began.append(pid)
 
 
+# It starts some 600 programs.
+@pytest.mark.timeout(600, method="thread")
 def test_nothing_is_left_whenever_a_signal_comes(guard: Guard) -> None:
     """Before any instruction: the program is gone with its group, its exit code taken, and the next one runs.
 

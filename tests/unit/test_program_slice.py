@@ -41,8 +41,10 @@ def run(
 
 def test_each_end_has_its_record(root: Path, guard: Guard) -> None:
     """State, reason, exit code and signal; what failed leaves no CSV, and its text is no traceback."""
-    line = "case $JOB_INDEX in 1) echo 5;; 2) exit 300;; 3) kill -9 $$;; 4) sleep 60;; 5) echo x;; esac"
-    _, work, records = run(root, line, 5, guard=guard, time_limit_seconds=0.5)
+    line = (
+        "case $JOB_INDEX in 1) echo 5;; 2) exit 300;; 3) kill -9 $$;; 4) kill -ALRM $PPID; sleep 60;; 5) echo x;; esac"
+    )
+    _, work, records = run(root, line, 5, guard=guard, time_limit_seconds=60)
     assert [JobState(code).name for code in records["state"]] == ["COMPLETED", "FAILED", "FAILED", "TIMEOUT", "FAILED"]
     wanted = [Reason.NONE, Reason.NonZeroExitCode, Reason.RaisedSignal, Reason.TimeLimit, Reason.NoResult]
     assert records["reason"].tolist() == wanted

@@ -41,11 +41,13 @@ def records(job: FakeJob, work: Slice) -> "np.ndarray":
 
 def test_a_job_at_its_time_limit_is_a_timeout(guard: Guard) -> None:
     """It ends there, with its reason and error, and the next one has the whole time again."""
-    job = FakeJob({2: lambda: time.sleep(60)}, Limits(time_seconds=0.1, retries=5))
+    job = FakeJob(
+        {2: lambda: (signal.raise_signal(signal.SIGALRM), time.sleep(60))}, Limits(time_seconds=60, retries=5)
+    )
     work = run(job, 4, guard)
     assert work.states == {JobState.COMPLETED: 3, JobState.TIMEOUT: 1}
     assert records(job, work)["reason"].tolist() == [0, Reason.TimeLimit, 0, 0]
-    assert work.failures[2].splitlines()[-1].startswith("TimeLimit: ran for longer than 0.1 s (tests/unit/")
+    assert work.failures[2].splitlines()[-1].startswith("TimeLimit: ran for longer than 60 s (tests/unit/")
     assert work.retries == []
     assert work.completed == [(1, 1), (3, 2)]
     assert [index for index, _ in job.stored] == [1, 3, 4]

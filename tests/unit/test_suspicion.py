@@ -16,6 +16,12 @@ from common.suspicion import Rows, identical, on_grid
 RNG = np.random.default_rng(1)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each test, whatever ran before it."""
+    monkeypatch.setattr(f"{__name__}.RNG", np.random.default_rng(1))
+
+
 def shared(*columns: np.ndarray, pieces: int = 3) -> float:
     """What :class:`Rows` says of jobs with these outputs, taken in in several pieces."""
     names = [f"o{number}" for number in range(len(columns))]

@@ -1,7 +1,8 @@
 """Entry point of the command ``batchsim``: an error is one line and an exit code, never a traceback."""
 
-import signal
 import sys
+
+from batchsim.interrupts import Interrupts
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
@@ -17,12 +18,7 @@ def main() -> None:
 def _run() -> int:
     from common.errors import BatchSimError, InvalidInput, Terminated
 
-    def terminate(_number: int, _frame: object) -> None:
-        # A second signal while we stop changes nothing: stopping has its own time limit.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
+    Interrupts(Terminated).install()
     try:
         # Inside, because these imports take a second in which a signal may come.
         import click

@@ -29,6 +29,9 @@ def accepts(connection: Connection, board: Board, root: Path, batch: int) -> boo
             persist(board, lambda: control.cancel(connection, batch))
         else:
             outputs.prepare(root, view.spec)
-    except StorageUnavailable:
+            if persist(board, lambda: batches.view(connection, batch)).finished:
+                # We stood still meanwhile: whoever finished it has removed the directory for good.
+                outputs.remove_staging(root, view.spec)
+    except (StorageUnavailable, OSError):
         return False
     return True

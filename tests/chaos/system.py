@@ -225,8 +225,9 @@ class ChaosSystem:
         return RunTwice(twice, counter.exact, (SLOTS * (faults + len(specs)) + lost) * longest)
 
     def uncommitted(self, spec: BatchSpec, done: int) -> int | None:
-        """How many executions there were beyond these ``done``, so far; None where nothing counts them."""
-        return self._executions.of(spec.id) - done if self._executions else None
+        """How many executions there were beyond these ``done``, so far; None where not all of them are counted."""
+        counter = self._executions
+        return counter.of(spec.id) - done if counter and counter.exact else None
 
     @property
     def counts_exactly(self) -> bool:

@@ -66,13 +66,15 @@ class ChaosSystem:
         self.controller = Controller(self.connection, queue.make_app(server.url), root)
         self.recovery = Recovery()
         self.movable_clocks = False
+        #: Of the workers that are started from now on.
+        self.lease_seconds = LEASE_SECONDS
         self._home = home
         self._processes = processes
         self._workers: list[Running] = []
         self._clocks: dict[int, MovedClock] = {}
         self._open: list[BatchSpec] = []
         self._completed: dict[int, int] = {}
-        self._faults = Faults(self, LEASE_SECONDS)
+        self._faults = Faults(self)
         self._inflicted = self._lost_before = 0
         self._executions = Executions(root) if executions.available else None
         batches.mark(self.connection)
@@ -88,7 +90,7 @@ class ChaosSystem:
         for _ in range(WORKERS):
             self._start_worker()
         support.wait_for(
-            lambda: int(self.connection.command("GET", keys.SLOTS) or 0) >= SLOTS, 30, "the workers", self.state
+            lambda: int(self.connection.command("GET", keys.SLOTS) or 0) >= SLOTS, 60, "the workers", self.state
         )
 
     def living(self) -> list[Running]:
@@ -219,7 +221,7 @@ class ChaosSystem:
             # The last events may still be on their way to us.
             support.wait_for(
                 lambda spec=spec: not counter.exact or counter.of(spec.id) >= self._completed[spec.id],  # type: ignore[misc]
-                10, f"the events of batch {spec.id}", lambda spec=spec: counter.of(spec.id),  # type: ignore[misc]
+                60, f"the events of batch {spec.id}", lambda spec=spec: counter.of(spec.id),  # type: ignore[misc]
             )  # fmt: skip
         twice = sum(max(0, counter.of(spec.id) - self._completed[spec.id]) for spec in specs)
         return RunTwice(twice, counter.exact, (SLOTS * (faults + len(specs)) + lost) * longest)
@@ -270,7 +272,8 @@ class ChaosSystem:
         own = self._home / f"worker-{number}"
         own.mkdir()
         settings = {"REDIS_URL": self.server.url, "OUTPUT_DIR": self.root, "SLICE_SECONDS": SLICE_SECONDS}
-        settings |= {"LEASE_SECONDS": LEASE_SECONDS, "SHUTDOWN_GRACE_SECONDS": 5, "TMPDIR": own, "LOG_FORMAT": "json"}
+        settings |= {"LEASE_SECONDS": self.lease_seconds, "SHUTDOWN_GRACE_SECONDS": 5}
+        settings |= {"TMPDIR": own, "LOG_FORMAT": "json"}
         module = "services.worker"
         if self.movable_clocks:
             module = "tests.chaos.moved_clock"

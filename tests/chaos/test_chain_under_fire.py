@@ -39,7 +39,7 @@ def test_the_first_loses_a_worker_and_redis(system: ChaosSystem, last_id: int) -
     """In the middle of the first, when some elements of the second have been released and some have not."""
     system.start_workers()
     first, second, third = specs = chain(system, last_id)
-    support.wait_for(lambda: batches.view(system.connection, second.id).done > 0, 20, "released elements", system.state)
+    support.wait_for(lambda: batches.view(system.connection, second.id).done > 0, 60, "released elements", system.state)
     assert not batches.view(system.connection, first.id).ended
     system.inflict(WayToDie.KILL_WORKER)
     system.inflict(WayToDie.EMPTY_REDIS)

@@ -43,7 +43,7 @@ def storm(system: ChaosSystem, spec: BatchSpec, way: WayToDie | None) -> list[Ru
     if way:
         system.inflict(way)
     for operator in operators:
-        assert operator.wait(SECONDS + 20) == 0, operator.text()
+        assert operator.wait(SECONDS + 60) == 0, operator.text()
     return operators
 
 
@@ -79,7 +79,7 @@ def test_two_operators_at_once(system: ChaosSystem, way: WayToDie | None, figure
 def everything_again(system: ChaosSystem, spec: BatchSpec) -> None:
     """What failed or was cancelled runs again, until only those are not COMPLETED that always fail."""
     for _ in range(2):
-        support.wait_for(lambda: requeued(system, spec), 10, "an answer to the requeue", system.state)
+        support.wait_for(lambda: requeued(system, spec), 60, "an answer to the requeue", system.state)
         # It may have ended while it was held, and is so still.
         with contextlib.suppress(Conflict):
             system.controller.adjust(spec.id, "held", 0)

@@ -54,17 +54,20 @@ class WayToDie(Enum):
 class Faults:
     """Does what :class:`WayToDie` says, and brings back what does not come back by itself."""
 
-    def __init__(self, system: "ChaosSystem", lease_seconds: float) -> None:
+    def __init__(self, system: "ChaosSystem") -> None:
         self._system = system
-        # How long a fault lasts that has to last longer than a lease.
-        self._seconds = lease_seconds * 1.5
 
     def inflict(self, way: WayToDie) -> None:
         """Do it; returns when what the fault took away is back."""
         getattr(self, f"_{way.name.lower()}")()
 
+    @property
+    def _seconds(self) -> float:
+        """How long a fault lasts that has to last longer than a lease."""
+        return self._system.lease_seconds * 1.5
+
     def _a_worker(self) -> Running:
-        return support.wait_for(lambda: next(iter(self._system.living()), None), 10, "a worker")  # type: ignore[return-value]
+        return support.wait_for(lambda: next(iter(self._system.living()), None), 60, "a worker")  # type: ignore[return-value]
 
     def _kill_slot(self) -> None:
         worker = self._a_worker()
@@ -140,7 +143,7 @@ class Faults:
             busy = any(system.connection.many(sizes))
             return not busy or not system.living() or system.complaints() > before
 
-        support.wait_for(noticed, 20, "a complaint of the volume", system.state)
+        support.wait_for(noticed, 60, "a complaint of the volume", system.state)
 
     def _clock_jump(self) -> None:
         clock = self._system.clock_of(self._a_worker())

@@ -42,8 +42,12 @@ def lives(pid: int) -> bool:
 def wait_for(condition: Callable[[], bool], seconds: float, what: str, *, poll: float = 0.01) -> None:
     """Return when it is so. Raises :class:`TookTooLong` that says what was waited for."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        # Before the look: whoever stood still until now has not looked in vain.
+        over = time.monotonic() > deadline
+        if condition():
+            return
+        if over:
             raise TookTooLong(f"{what}: not within {seconds:g} s")
         time.sleep(poll)
 

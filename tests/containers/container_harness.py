@@ -82,11 +82,14 @@ def wait_for(
 ) -> State:  # fmt: skip
     """Look until what is seen is accepted, and return it; on time-out say what was seen last, and the evidence."""
     deadline = time.monotonic() + timeout
-    while not accept(seen := look()):
-        if time.monotonic() > deadline:
+    while True:
+        # Before the look: whoever stood still until now has not looked in vain.
+        over = time.monotonic() > deadline
+        if accept(seen := look()):
+            return seen
+        if over:
             raise AssertionError(f"{what}: not within {timeout} s; last seen: {seen!r}\n{evidence()}")
         time.sleep(0.1)
-    return seen
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from container_harness import ROOT, Compose, docker, fetch, image_id, inspect, wait_for
 
-pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("containers"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("containers"), pytest.mark.timeout(300, func_only=True)]
 
 
 def test_the_endpoints_answer_from_outside(stack: Compose) -> None:
@@ -103,11 +103,11 @@ def test_health_tells_of_a_redis_that_hangs_and_of_its_return(stack: Compose) ->
     docker("pause", redis)
     try:
         answers = []
-        for _ in range(3):
+        for _ in range(10):
             begin = time.monotonic()
             assert stack.get("/health").status == 503
             answers.append(time.monotonic() - begin)
-        # The best of three, for this machine may be busy.
+        # The best of ten, for this machine may be busy.
         assert min(answers) < 1.0
         assert stack.get("/health/live").status == 200
         check = ["exec", worker, "python", "-m", "services.worker", "health"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from container_harness import Compose, wait_for
 
-pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("containers"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("containers"), pytest.mark.timeout(300, func_only=True)]
 
 FUNCTION = """
 from batchsim import simulation

@@ -16,6 +16,7 @@ from common.options import read_options
 from common.simulations import registry
 from common.submission import Submitter
 from tests.conftest import StartWorker
+from tests.slots import kill_at_work
 from tests.support import Running, counted, wait_for
 
 SEED = 2026
@@ -74,7 +75,7 @@ def assert_bytes(connection: Connection, root: Path, spec: BatchSpec) -> None:
 def start(connection: Connection, worker: StartWorker, count: int, **settings: object) -> list[Running]:
     """So many workers of one slot, which are known to be alive."""
     started = [worker(wait=False, **settings) for _ in range(count)]
-    wait_for(lambda: len(workers.alive(connection)) == count, 30, "the workers", lambda: [w.text() for w in started])
+    wait_for(lambda: len(workers.alive(connection)) == count, 60, "the workers", lambda: [w.text() for w in started])
     return started
 
 
@@ -104,10 +105,9 @@ def test_kill_9_in_between(
 ) -> None:
     """A worker that is killed with its range half done changes no byte, and no job is counted twice."""
     victim, _ = start(connection, worker, 2)
-    spec = submit(name, mode, 400, job_seconds=0.005)
-    wait_for(lambda: batches.view(connection, spec.id).done >= 20, 30, "progress", victim.text)
-    assert not batches.view(connection, spec.id).ended
-    victim.kill()
+    spec = submit(name, mode, 400, job_seconds=0.02)
+    wait_for(lambda: batches.view(connection, spec.id).done >= 20, 60, "progress", victim.text)
+    kill_at_work(connection, victim)
     finished(connection, spec)
     assert batches.view(connection, spec.id).crashes >= 1
     assert_bytes(connection, root, spec)

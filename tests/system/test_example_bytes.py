@@ -13,6 +13,7 @@ from common.options import read_options
 from common.simulations import registry
 from common.submission import Submitter
 from tests.conftest import StartWorker
+from tests.slots import kill_at_work
 from tests.support import wait_for
 from tests.system.test_byte_equality import SEED, Submit, assert_bytes, finished, start
 from tests.system.test_examples import EXAMPLES
@@ -70,10 +71,9 @@ def test_kill_9_in_between(
     submit: Submit, connection: Connection, root: Path, place: Path, worker: StartWorker, name: str, mode: str
 ) -> None:
     victim, _ = start(connection, worker, 2, SIMULATIONS_DIR=place)
-    spec = submit(name, mode, 200, job_seconds=0.01)
-    wait_for(lambda: batches.view(connection, spec.id).done >= 10, 30, "progress", victim.text)
-    assert not batches.view(connection, spec.id).ended
-    victim.kill()
+    spec = submit(name, mode, 200, job_seconds=0.04)
+    wait_for(lambda: batches.view(connection, spec.id).done >= 10, 60, "progress", victim.text)
+    kill_at_work(connection, victim)
     finished(connection, spec)
     assert_bytes(connection, root, spec)
     assert batches.view(connection, spec.id).warnings == ()

@@ -24,6 +24,8 @@ settings.load_profile("patient")
 
 # Short leases, so that recovery is seen within seconds.
 LEASE_SECONDS = 2
+# Where a slot's successor must see to its range however late it comes, as when crashes are counted.
+LONG_LEASE_SECONDS = 20
 SLICE_SECONDS = 0.2
 
 

@@ -18,7 +18,7 @@ from common.ledger.table import record_dtype
 from common.options import read_options
 from common.simulations import registry
 from common.submission import Submitter
-from tests.conftest import StartWorker
+from tests.conftest import LONG_LEASE_SECONDS, StartWorker
 from tests.slots import slots_of
 from tests.support import counted, wait_for
 
@@ -46,15 +46,16 @@ def sleeper(rng, *, at: int = 42, seconds: float = 3600.0):
     return {"x": float(index)}
 
 @simulation(outputs={"x": float})
-def stubborn(rng):
-    """Each takes a second, whatever it is told."""
-    index, end = number(rng), time.monotonic() + 1
+def stubborn(rng, *, first: float = 1.0):
+    """Each takes a second, whatever it is told; the first so long, and a second from when it is told to stop."""
+    index = number(rng)
+    end = time.monotonic() + (first if index == 1 else 1.0)
     say(f"{index} begins")
     while time.monotonic() < end:
         try:
             time.sleep(0.05)
         except BaseException:
-            pass
+            end = min(end, time.monotonic() + 1)
     say(f"{index} ends")
     return {"x": float(index)}
 
@@ -95,7 +96,8 @@ class Stage:
 
     def worker(self, slots: int) -> list[int]:
         """Start one; returns its slots' process ids."""
-        return slots_of(self._worker(slots=slots, SIMULATIONS_DIR=self.place, SAID=self._said))
+        settings = {"SIMULATIONS_DIR": self.place, "SAID": self._said, "LEASE_SECONDS": LONG_LEASE_SECONDS}
+        return slots_of(self._worker(slots=slots, **settings))
 
     def submit(self, simulation: str, jobs: int, **options: object) -> BatchSpec:
         """A batch."""
@@ -123,8 +125,16 @@ class Stage:
         return counted(self.connection, spec.id)
 
     def is_at(self, spec: BatchSpec, job: int) -> None:
-        """Wait until the ledger knows that a slot is at this job."""
-        wait_for(lambda: batches.running_jobs(self.connection, spec.id) == {job}, 20, f"job {job}", self.said)
+        """Wait until the ledger knows that a slot is at this job, and the job has said so too.
+
+        To the ledger the job is the one that runs as soon as the one before it is over.
+        """
+        wait_for(
+            lambda: batches.running_jobs(self.connection, spec.id) == {job} and f"{job} begins" in self.said(),
+            60,
+            f"job {job}",
+            self.said,
+        )
 
 
 @pytest.fixture
@@ -154,7 +164,7 @@ def test_the_job_that_hangs_is_the_one_that_is_cancelled(stage: Stage, how: str,
 def test_pending_jobs_are_cancelled_and_the_running_one_goes_on(stage: Stage) -> None:
     """What the slot has done before it is neither."""
     stage.worker(1)
-    spec = stage.submit("sleeper", 200, parameters={"at": 42, "seconds": 4.0})
+    spec = stage.submit("sleeper", 200, parameters={"at": 42, "seconds": 6.0})
     stage.is_at(spec, 42)
     stage.controller.cancel(spec.id, state="PENDING")
     stage.ended(spec)
@@ -165,7 +175,7 @@ def test_pending_jobs_are_cancelled_and_the_running_one_goes_on(stage: Stage) ->
 def test_a_long_job_is_not_shared_away(stage: Stage) -> None:
     """Slots that are idle get what is behind it; it begins once."""
     stage.worker(3)
-    spec = stage.submit("sleeper", 200, parameters={"at": 42, "seconds": 4.0})
+    spec = stage.submit("sleeper", 200, parameters={"at": 42, "seconds": 6.0})
     assert stage.ended(spec) == {"COMPLETED": 200}
     assert stage.said() == ["42 begins", "42 ends"]
     assert len(set(table.read(stage.connection, spec.id, 1, 200, record_dtype(spec.outputs))["slot"])) > 1
@@ -174,8 +184,8 @@ def test_a_long_job_is_not_shared_away(stage: Stage) -> None:
 def test_a_cancelled_job_keeps_its_place_until_it_has_stopped(stage: Stage) -> None:
     """With a throttle of one, the next job does not begin while a cancelled one that does not listen still runs."""
     stage.worker(2)
-    spec = stage.submit("stubborn", 4, throttle=1)
-    wait_for(lambda: stage.said() == ["1 begins"], 20, "the first job", stage.said)
+    spec = stage.submit("stubborn", 4, throttle=1, parameters={"first": 60.0})
+    wait_for(lambda: stage.said() == ["1 begins"], 60, "the first job", stage.said)
     stage.controller.cancel(spec.id, [(1, 1)])
     assert stage.ended(spec) == {"COMPLETED": 3, "CANCELLED": 1}
     order = [line for line in stage.said() if line != "1 ends"]
@@ -187,7 +197,7 @@ def test_a_cancelled_job_keeps_its_place_until_it_has_stopped(stage: Stage) -> N
 def test_the_job_of_a_killed_slot_counts_as_one_crash(stage: Stage) -> None:
     """It begins again, alone, and no other job does."""
     [slot] = stage.worker(1)
-    spec = stage.submit("sleeper", 200, parameters={"at": 42, "seconds": 4.0})
+    spec = stage.submit("sleeper", 200, parameters={"at": 42, "seconds": 6.0})
     stage.is_at(spec, 42)
     os.kill(slot, signal.SIGKILL)
     assert stage.ended(spec) == {"COMPLETED": 200}
@@ -206,7 +216,7 @@ def test_a_slot_that_dies_while_its_worker_imports_a_file_is_replaced(stage: Sta
     )
     [slot] = stage.worker(1)
     (stage.place / "slow.py").write_text(f"import sys\nsys.path.append({str(library)!r})\nimport sluggish\n")
-    wait_for((library / "importing").exists, 20, "the import in the worker's main process")
+    wait_for((library / "importing").exists, 60, "the import in the worker's main process")
     os.kill(slot, signal.SIGKILL)
     assert stage.ended(stage.submit("stubborn", 1)) == {"COMPLETED": 1}
 

@@ -5,12 +5,13 @@ import csv
 import io
 import itertools
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ REPO = Path(__file__).resolve().parents[1]
 OUTPUTS = ("sum", "mean")
 RECORD_SIZE = record_dtype(OUTPUTS).itemsize
 POLL_SECONDS = 0.01
+PORTS_PER_PROCESS = 5_000
 
 T = TypeVar("T")
 
@@ -78,7 +80,7 @@ class Running:
         """Send a signal to the process itself."""
         os.kill(self.pid, number)
 
-    def wait(self, timeout: float = 15.0) -> int:
+    def wait(self, timeout: float = 60.0) -> int:
         """Its exit code; fails with its log when it does not end in time."""
         wait_for(lambda: self.process.poll() is not None, timeout, f"the end of {self.process.args!r}", self.text)
         return self.process.returncode
@@ -119,12 +121,26 @@ def python(*arguments: str) -> list[str]:
     return [sys.executable, *arguments]
 
 
+def _ports() -> Iterator[int]:
+    """Those of this process of pytest-xdist, each once in a long time, from a random one on.
+
+    None that the system gives away itself, which begin at 32,768: between the choice and the bind it would.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first, offset = 10_000 + PORTS_PER_PROCESS * (number % 4), secrets.randbelow(PORTS_PER_PROCESS)
+    return (first + position % PORTS_PER_PROCESS for position in itertools.count(offset))
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback address that nobody listens on, and that nobody else is given."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: they go on for ever")
 
 
 def expected_row(seed: int, index: int) -> tuple[list[int], int, float]:

@@ -182,14 +182,15 @@ def running(word: str) -> list[int]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_no_program_is_left_behind(place: Path, number: signal.Signals, code: int) -> None:
     """Ctrl-C and SIGTERM end the programs too, although each leads a process group of its own."""
-    word = f"77.{os.getpid()}"
+    # Longer than all waits here: none of them ends by itself.
+    word = f"777.{os.getpid()}"
     command = python("-m", "batchsim", "run", "--jobs", "4", "--", "sleep", word)
     batch = start(command, environment(WORKERS=2, LOG_LEVEL="ERROR"), place)
     try:
-        wait_for(lambda: len(running(word)) == 2, 30, "two programs", batch.text)
+        wait_for(lambda: len(running(word)) == 2, 60, "two programs", batch.text)
         batch.signal(number)
         assert batch.wait() == code, batch.text()
-        wait_for(lambda: not running(word), 5, "the end of the programs", lambda: running(word))
+        wait_for(lambda: not running(word), 60, "the end of the programs", lambda: running(word))
     finally:
         batch.kill()
         for pid in running(word):

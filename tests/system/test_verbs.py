@@ -27,7 +27,7 @@ def batchsim(connection: Connection, root: Path, api: Callable[..., str]) -> Bat
     def run(*arguments: object, **settings: object) -> "subprocess.CompletedProcess[str]":
         return cli(*arguments, **{"BATCHSIM_URL": url, "API_TOKEN": TOKEN, "OUTPUT_DIR": root, **settings})
 
-    wait_for(lambda: batches.startup_id(connection), 20, "the start-up batch")
+    wait_for(lambda: batches.startup_id(connection), 60, "the start-up batch")
     return run
 
 
@@ -184,7 +184,7 @@ def test_failures_on_the_command_line(batchsim: Batchsim, worker: StartWorker) -
     assert all(line.startswith("  ") for line in explained.splitlines()[1:])
 
     hanging = said(batchsim("submit", "--jobs", 2, "--simulation", "faulty", "--param", "hangs=1"))
-    wait_for(lambda: show(batchsim, hanging)["counters"].get("RUNNING"), 20, "a hanging job")
+    wait_for(lambda: show(batchsim, hanging)["counters"].get("RUNNING"), 60, "a hanging job")
     assert "_1 is RUNNING\n  Slot " in said(batchsim("explain", f"{hanging}_1"))
     assert said(batchsim("cancel", hanging)) == f"batch {hanging}: 2 jobs cancelled; it is CANCELLED"
     # The slot is free again, though the job would never have ended.

@@ -19,13 +19,18 @@ def process_state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
+def suspend(connection: Connection, pids: Sequence[int]) -> None:
+    """Return when none of them runs, and what they had sent has arrived."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    # One that still runs on another processor could commit.
+    wait_for(lambda: all(process_state(pid) == "T" for pid in pids), 10, "suspended processes")
+    connection.command("PING")
+
+
 def stopped_at_work(connection: Connection, slots: Sequence[int]) -> bool:
     """Suspend the slots; whether each holds a range, else they go on."""
-    for pid in slots:
-        os.kill(pid, signal.SIGSTOP)
-    # One that still runs on another processor could commit; then what it has sent must have arrived.
-    wait_for(lambda: all(process_state(pid) == "T" for pid in slots), 10, "suspended slots")
-    connection.command("PING")
+    suspend(connection, slots)
     if connection.command("ZCARD", keys.LEASES) == len(slots):
         return True
     for pid in slots:
@@ -48,7 +53,7 @@ def kill_at_work(connection: Connection, worker: Running) -> set[bytes]:
     """
 
     def caught() -> set[bytes]:
-        os.killpg(worker.pid, signal.SIGSTOP)
+        suspend(connection, [worker.pid, *slots_of(worker)])
         held = held_by(connection, worker)
         if not held:
             os.killpg(worker.pid, signal.SIGCONT)

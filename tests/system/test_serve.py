@@ -124,7 +124,7 @@ def test_part_that_dies_is_started_again(server: dict[str, Any]) -> None:
 
 
 def test_stops(server: dict[str, Any]) -> None:
-    """Ctrl-C ends all of it within five seconds, also what a part that died had started: exit code 0, no traceback."""
+    """Ctrl-C ends all of it within seconds, also what a part that died had started: exit code 0, no traceback."""
     running: Running = server["process"]
     begin = time.monotonic()
     running.signal(signal.SIGINT)

@@ -12,7 +12,10 @@ AGAIN_SECONDS = 0.02
 
 
 class Interrupts:
-    """Raises ``KeyboardInterrupt`` for SIGINT and ``terminated`` for the first SIGTERM. Takes SIGALRM for itself."""
+    """Raises ``KeyboardInterrupt`` for SIGINT and ``terminated`` for the first SIGTERM.
+
+    Takes SIGALRM for itself. Who presses Ctrl-C a second time during an import that hangs need not wait for its end.
+    """
 
     def __init__(self, terminated: type[BaseException]) -> None:
         self._terminated = terminated
@@ -26,7 +29,7 @@ class Interrupts:
             signal.signal(signal.SIGINT, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if _imports(frame):
+        if _imports(frame) and not (number == signal.SIGINT and number in self._waiting):
             self._waiting.add(number)
             signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
             return

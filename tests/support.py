@@ -28,7 +28,7 @@ REPO = Path(__file__).resolve().parents[1]
 OUTPUTS = ("sum", "mean")
 RECORD_SIZE = record_dtype(OUTPUTS).itemsize
 POLL_SECONDS = 0.01
-PORTS_PER_PROCESS = 5_000
+PORTS_PER_PROCESS = 1_000
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ def _ports() -> Iterator[int]:
     None that the system gives away itself, which begin at 32,768: between the choice and the bind it would.
     """
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first, offset = 10_000 + PORTS_PER_PROCESS * (number % 4), secrets.randbelow(PORTS_PER_PROCESS)
+    first, offset = 10_000 + PORTS_PER_PROCESS * (number % 22), secrets.randbelow(PORTS_PER_PROCESS)
     return (first + position % PORTS_PER_PROCESS for position in itertools.count(offset))
 
 
@@ -135,7 +135,7 @@ _PORTS = _ports()
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on, and that nobody else is given."""
+    """A TCP port of the loopback address that nobody listens on; each of 22 processes side by side has its own."""
     for port in _PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))

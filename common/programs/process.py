@@ -2,9 +2,10 @@
 
 ``posix_spawn`` rather than ``subprocess``, which costs several times as much. The program leads a process group of its
 own, so that what it leaves behind can be found and killed; what took a session of its own is left alone. Its group is
-told to a :class:`Watch`, because nobody but us ends it: when we are killed, whoever sees that must kill the group. One
-case is left: a worker's main process that is killed at once with its slots, outside of a container, leaves their
-programs running. (The kernel ends a child with its parent only if the child itself asks for it.)
+told to a :class:`Watch`, because nobody but us ends it: when we are killed, whoever sees that must kill the group. Two
+cases are left: a worker's main process that is killed at once with its slots, outside of a container, leaves their
+programs running; and so does a slot that is killed between the start of a program and the telling. (The kernel ends a
+child with its parent only if the child itself asks for it.)
 """
 
 import contextlib
@@ -14,15 +15,12 @@ import select
 import signal
 import sys
 import time
-
-# What signal.pthread_sigmask puts around it costs several times as much as the call, four times a job.
-from _signal import pthread_sigmask  # type: ignore[import-not-found, unused-ignore]
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-from common.programs.hold import hold
+from common.programs.deferral import deferral
 from common.programs.launcher import Launcher
 from common.programs.memory import limit, limited, status_kb
 from common.programs.streams import Stream
@@ -40,9 +38,6 @@ _READ_BYTES = 2**16
 _Exit = tuple[int, float, int]
 # Somebody else has taken the exit code: as if it were 255.
 _UNKNOWN_EXIT: _Exit = (255 << 8, 0.0, 0)
-# Signals that end us by default: they wait while a program is started or buried, so that none is forgotten. So do those
-# that interrupt a job, by ``hold``.
-_ENDING = (signal.SIGINT, signal.SIGTERM)
 # getrusage gives bytes on macOS and kB elsewhere.
 _RSS_PER_KB = 1024 if sys.platform == "darwin" else 1
 _UNLIMITED = contextlib.nullcontext()
@@ -150,11 +145,10 @@ class Process:
         self._peak_kb = max(self._peak_kb, status_kb(self._pid, "VmHWM"))
         if self._pidfd is None:
             # Interrupted in between, we would forget what the kernel says only once.
-            held, masked = hold.begin(), pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+            before = deferral.begin()
             self._exit = _take_exit(self._pid, os.WNOHANG)
             self._over = self._exit is not None
-            pthread_sigmask(signal.SIG_SETMASK, masked)
-            hold.end(held)
+            deferral.end(before)
 
     def _listen(self) -> None:
         if not self._listening:
@@ -207,7 +201,8 @@ def run(
     Whatever a signal handler raises meanwhile is raised again when the program and its group are gone. Raises OSError
     or ValueError when it cannot be started.
     """
-    held, masked = hold.begin(), pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    # So that no program is forgotten that has begun.
+    before = deferral.begin()
     pipes: list[int] = []
     try:
         pipes += os.pipe()
@@ -221,14 +216,11 @@ def run(
         os.close(pipes.pop(1))
         process = Process(pid, {pipes[0]: out, pipes[1]: err})
         try:
-            pthread_sigmask(signal.SIG_SETMASK, masked)
-            hold.end(held)
+            deferral.end(before)
             process.follow()
-            hold.begin()
-            pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+            deferral.begin()
         except BaseException:
-            hold.begin()
-            pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+            deferral.begin()
             process.stop()
             raise
         finally:
@@ -239,8 +231,7 @@ def run(
         for descriptor in pipes:
             os.close(descriptor)
         # Last: what has waited may raise here.
-        pthread_sigmask(signal.SIG_SETMASK, masked)
-        hold.end(held)
+        deferral.end(before)
 
 
 def end_group(pid: int) -> None:

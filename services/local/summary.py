@@ -27,6 +27,9 @@ def print_summary(
     assert view.ended
     spec = view.spec
     seconds = max(view.ended - (view.started or view.created), 1e-6)
+    if kept:
+        # Where the ledger outlived the earlier run, it began with that.
+        seconds = min(seconds, wall_seconds)
     state = state_text(view.state, succeeded=view.succeeded)
     table = Table(show_header=False, title=f"Batch {spec.id}: {state}", title_justify="left")
     for job, count in view.counters.items():

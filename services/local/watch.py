@@ -98,7 +98,7 @@ class Watch:
     def _submit(self) -> BatchSpec:
         if self._resume:
             spec, self._kept = self._submitter.resume()
-            self._progress.keep(self._kept)
+            self._progress.keep(batches.view(self._connection, spec.id).done)
             return spec
         asked = self._asked
         return self._submitter.start_up(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from common.programs.hold import hold
+from common.programs.deferral import deferral
 from common.programs.memory import own_kb
 
 T = TypeVar("T")
@@ -44,8 +44,8 @@ class Guard:
 
     def install(self) -> None:
         """Take SIGALRM (time limit) and SIGUSR1 (stop) of this process."""
-        signal.signal(signal.SIGALRM, hold.wrap(self._on_alarm))
-        signal.signal(signal.SIGUSR1, hold.wrap(self._on_interrupt))
+        signal.signal(signal.SIGALRM, deferral.wrap(self._on_alarm))
+        signal.signal(signal.SIGUSR1, deferral.wrap(self._on_interrupt))
 
     def run(self, function: Callable[[int, int], T], index: int, attempt: int, seconds: float) -> T:
         """Call ``function(index, attempt)``. Raises :class:`TimeLimitReached` after ``seconds``, if not 0, and

@@ -1,5 +1,6 @@
 """Whether the volume takes a batch's files again, after it had refused some."""
 
+import contextlib
 from pathlib import Path
 
 import structlog
@@ -29,9 +30,10 @@ def accepts(connection: Connection, board: Board, root: Path, batch: int) -> boo
             persist(board, lambda: control.cancel(connection, batch))
         else:
             outputs.prepare(root, view.spec)
-            if persist(board, lambda: batches.view(connection, batch)).finished:
-                # We stood still meanwhile: whoever finished it has removed the directory for good.
-                outputs.remove_staging(root, view.spec)
-    except (StorageUnavailable, OSError):
+            if persist(board, lambda: batches.view(connection, batch)).ended:
+                # We stood still meanwhile. Who finishes it removes the directory, or has done so: then ours is empty.
+                with contextlib.suppress(OSError):
+                    outputs.staging(root, view.spec).rmdir()
+    except StorageUnavailable:
         return False
     return True

@@ -48,3 +48,21 @@ def test_a_batch_that_is_finished_meanwhile_stays_closed(
     assert storage.accepts(connection, board, root, spec.id)
     assert batches.view(connection, spec.id).finished
     assert not outputs.staging(root, spec).exists()
+
+
+def test_a_batch_whose_directory_was_closed_meanwhile_stays_closed(
+    submitter: Submitter, connection: Connection, board: Board, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a finisher that has yet to tell the ledger."""
+    spec = submitter.submit(100, 1)
+    probe = outputs.probe
+
+    def late(place: Path) -> None:
+        probe(place)
+        run(connection, spec.id)
+        outputs.remove_staging(root, spec)
+
+    monkeypatch.setattr(outputs, "probe", late)
+    assert storage.accepts(connection, board, root, spec.id)
+    assert not batches.view(connection, spec.id).finished
+    assert not outputs.staging(root, spec).exists()

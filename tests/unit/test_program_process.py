@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.batch import JobState, Reason
-from common.programs import process
+from common.programs import deferral, process
 from common.programs.failure import ProgramFailed
 from common.programs.running import ProgramJobs
 from common.programs.streams import HEAD_BYTES, TAIL_BYTES, Stream
@@ -253,7 +253,7 @@ def test_nothing_is_left_whenever_a_signal_comes(guard: Guard) -> None:
 
     Also while another thread takes what the main thread has masked.
     """
-    noted = Noted()
+    noted, traced = Noted(), (process.__file__, deferral.__file__)
     jobs = ProgramJobs(spec_of("sleep 1000 & echo 2"), watch=noted)
     jobs.result(2)
     gc.collect()
@@ -264,9 +264,14 @@ def test_nothing_is_left_whenever_a_signal_comes(guard: Guard) -> None:
     other.start()
     try:
         while at == interrupted:
-            came = signal_at(signal.SIGUSR1, at, lambda code: code.co_filename == process.__file__)
-            with contextlib.suppress(Interrupted), came:
-                guard.run(jobs.result, 2, 1, 0.0)
+            came, raised = signal_at(signal.SIGUSR1, at, lambda code: code.co_filename in traced), False
+            try:
+                with came:
+                    guard.run(jobs.result, 2, 1, 0.0)
+            except Interrupted:
+                raised = True
+            assert raised == came.sent, f"at instruction {at}"
+            assert (deferral.deferral._on, deferral.deferral._late) == (False, [])
             at, interrupted = at + 1, interrupted + came.sent
             for pid in noted.began:
                 with pytest.raises(ChildProcessError):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 from common.batch import JobState, Reason
@@ -140,11 +141,13 @@ def commit(
     give_back: bool = False,
     keep: bool = False,
     errands: Sequence[str] = (),
+    partitions: Iterable[tuple[str, str]] = (),
 ) -> Verdict:
     """Make the slice's results true, once; refused as ``stale`` when the lease is another's by now.
 
     What is left of the range is given back if the ledger says so, or something waits in one of the queues ``errands``,
-    or with ``give_back``; never with ``keep``.
+    or for another of the worker's ``partitions``, each with its queue of tickets, at no lower priority, or with
+    ``give_back``; never with ``keep``.
     """
     segments, records = [], []
     for segment, offset, piece in pieces(work.first, work.records, work.record_size):
@@ -156,7 +159,8 @@ def commit(
          keys.failures(lease.batch), *segments],
         [lease.token, work.first, work.done, work.seconds, slice_seconds, lease_seconds,
          "keep" if keep else int(give_back),
-         _work_json(work), MAX_FAILURES_KEPT, ",".join(errands), *records],
+         _work_json(work), MAX_FAILURES_KEPT, ",".join(errands), ",".join(chain.from_iterable(partitions)),
+         *records],
     )  # fmt: skip
     word = reply[0].decode()
     if word == "stale":

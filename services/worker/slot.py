@@ -175,7 +175,7 @@ class Slot:
     def _commit(self, lease: Lease, work: Slice, *, give_back: bool) -> Lease | None:
         settings = self._settings
         # Of all partitions that the worker serves: its slots may be all that there are for one of them.
-        errands = () if give_back else tuple(map(queue.errands_name, settings.worker_partitions.split(",")))
+        partitions = () if give_back else settings.worker_partitions.split(",")
         verdict: Verdict = self._persist(
             lambda: ranges.commit(
                 self._connection,
@@ -184,7 +184,8 @@ class Slot:
                 lease_seconds=settings.lease_seconds,
                 slice_seconds=settings.slice_seconds,
                 give_back=give_back,
-                errands=errands,
+                errands=tuple(map(queue.errands_name, partitions)),
+                partitions=[(name, queue.queue_name(name)) for name in partitions],
             )
         )
         self._publish(verdict.tickets)

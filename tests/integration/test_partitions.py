@@ -1,6 +1,7 @@
 """Partitions are queues and slots of their own: nothing of one is seen by another."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from common.ledger import Connection, batches, control, keys, ranges, workers
 from common.ledger.ranges import Lease
 from common.ledger.workers import WorkerInfo
+from common.options import read_options
 from common.queue import FINISH, QUEUE, errands_name, make_app, queue_name
+from common.submission import Submitter
 from services.worker.housekeeper import Housekeeper
+from tests.conftest import StartWorker
 from tests.integration.ledger_support import (
     assert_consistent,
     claim,
@@ -19,7 +23,7 @@ from tests.integration.ledger_support import (
     submit,
     take,
 )
-from tests.support import counted
+from tests.support import counted, slice_of, wait_for
 
 
 def test_a_claim_finds_only_its_own_partition(ledger: Connection) -> None:
@@ -140,3 +144,53 @@ def test_a_batch_whose_partition_has_no_workers_is_finished_by_another(
     ledger.command("DEL", errands_name("cpu"))
     keeper.sweep()
     assert (finish_messages(ledger, "gpu"), finish_messages(ledger, "cpu")) == (1, 1), "each where it belongs"
+
+
+BOTH = [("default", QUEUE), ("gpu", queue_name("gpu"))]
+
+
+@pytest.mark.parametrize(
+    ("priority", "message", "requires", "word"),
+    [
+        (0, True, "", "released"),
+        (1, True, "", "released"),
+        (-1, True, "", "continue"),
+        (1, False, "", "continue"),
+        (1, True, "other:v1", "continue"),
+    ],
+    ids=["equal", "higher", "lower", "no message", "not for this worker"],
+)
+def test_who_serves_two_partitions_gives_way(
+    ledger: Connection, priority: int, message: bool, requires: str, word: str
+) -> None:
+    """After a slice, to a batch of the other that comes no later, if its ticket is there and the worker can run it."""
+    submit(ledger, 100, ranges=[(1, 100)])
+    lease = claim_as("a", ledger)
+    given = {"simulation": requires.partition(":")[0], "version": requires.partition(":")[2]} if requires else {}
+    submit(ledger, 10, partition="gpu", priority=priority, **given)
+    if message:
+        ledger.command("LPUSH", queue_name("gpu"), "a ticket")
+
+    def told(lease: Lease, **given: object) -> str:
+        work = slice_of(lease.first, [1.0])
+        return ranges.commit(ledger, lease, work, lease_seconds=60, slice_seconds=1, **given).word  # type: ignore[arg-type]
+
+    assert told(lease) == "continue"
+    lease = replace(lease, first=2, count=lease.count - 1)
+    assert told(lease, partitions=BOTH[:1]) == "continue"
+    lease = replace(lease, first=3, count=lease.count - 1)
+    assert told(lease, partitions=BOTH) == word
+
+
+def test_a_slot_of_two_partitions_is_shared(
+    connection: Connection, submitter: Submitter, root: Path, worker: StartWorker
+) -> None:
+    """However long the batch is that it is at; one of lower priority waits."""
+    running = worker(WORKER_PARTITIONS="default,gpu")
+    long = submitter.submit(100_000, job_seconds=0.02)
+    wait_for(lambda: batches.view(connection, long.id).done, 60, "a slice of the long one", running.text)
+    low = submitter.submit(20, job_seconds=0.02, options=read_options({"partition": "gpu", "priority": -1}))
+    short = submitter.submit(10, job_seconds=0.02, options=read_options({"partition": "gpu"}))
+    wait_for(lambda: batches.view(connection, short.id).ended, 60, "the short one", running.text)
+    assert not batches.view(connection, long.id).ended
+    assert batches.view(connection, low.id).done < 20

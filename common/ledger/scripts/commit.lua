@@ -6,8 +6,9 @@
 --       keep all of it
 --       8 JSON {states: {state: jobs}, moments: {output: [n, mean, m2, min, max]}, failures: {index: error},
 --         retries: [[first, count, tries, delay in s, attempts before these tries, error]], completed: [[first, count]]}
---       9 most failures kept  10 the worker's queues of errands, with commas between
---       11… offset in the segment, records; one pair for each segment
+--       9 most failures kept  10 the worker's queues of errands, with commas between  11 its partitions, likewise, each followed by
+--       its queue of tickets
+--       12… offset in the segment, records; one pair for each segment
 -- returns {'stale'} when the lease is gone: nothing was written
 --         {'shrunk', 0, first, count, careful} when the range has only `count` jobs now: nothing was written, commit only those
 --         {verdict, ended, first, count, careful, token…}: verdict 'continue' (go on with first, count, and for `careful` seconds
@@ -23,8 +24,8 @@ if first ~= tonumber(ARGV[2]) then return {'continue', 0, first, count, like.car
 if done > count then return {'shrunk', 0, first, count, like.careful} end
 local work = cjson.decode(ARGV[8])
 
-for i = 11, #ARGV, 2 do
-  redis.call('SETRANGE', KEYS[6 + (i - 11) / 2], ARGV[i], ARGV[i + 1])
+for i = 12, #ARGV, 2 do
+  redis.call('SETRANGE', KEYS[6 + (i - 12) / 2], ARGV[i], ARGV[i + 1])
 end
 for state, jobs in pairs(work.states) do redis.call('HINCRBY', KEYS[2], state, jobs) end
 for output, new in pairs(work.moments) do
@@ -79,7 +80,7 @@ if count == 0 then
   return {'done', close_if_ended(id), 0, 0, 0, unpack(tokens)}
 end
 
-local b = redis.call('HMGET', KEYS[2], 'held', 'throttle', 'RUNNING', 'partition')
+local b = redis.call('HMGET', KEYS[2], 'held', 'throttle', 'RUNNING', 'partition', 'priority')
 local least = next_batch(b[4], range[4] or '')
 local next_range = redis.call('ZRANGE', ranges_key(id), 0, 0, 'WITHSCORES')
 local urgent = #next_range > 0 and tonumber(next_range[2]) < 0
@@ -87,6 +88,15 @@ local other_first = urgent or least and least ~= id and score(least) < score(id)
 -- Somebody has to take it, and all slots may be at long ranges. A message that is lost, or was taken, releases nothing.
 local errand = false
 for name in string.gmatch(ARGV[10], '[^,]+') do errand = errand or redis.call('LLEN', name) > 0 end
+-- Another partition's batch may have no slots but those at this one's ranges. Each partition has a clock of its own, so only
+-- priorities can be compared; equal ones take turns, as the queues do.
+local rival = false
+for partition, queue in string.gmatch(ARGV[11], '([^,]+),([^,]+)') do
+  if not rival and partition ~= b[4] and redis.call('LLEN', queue) > 0 then
+    local other = next_batch(partition, range[4] or '')
+    rival = other and number(batch_key(other), 'priority') >= tonumber(b[5] or '0')
+  end
+end
 local too_many = tonumber(b[2] or '0') > 0 and tonumber(b[3]) > tonumber(b[2])
 if done > 0 then like.crashes = 0 end
 -- Jobs that may have been in a lost worker's hands run one by one; then the range is like any other. What counts is how long that
@@ -94,7 +104,7 @@ if done > 0 then like.crashes = 0 end
 like.careful = math.max(0, tonumber(like.careful) - math.max(seconds, now() - tonumber(range[5] or now())))
 if like.careful == 0 then like.lost = 0 end
 local keep = ARGV[7] == 'keep'
-if not keep and (ARGV[7] == '1' or other_first or errand or too_many or b[1] == '1') then
+if not keep and (ARGV[7] == '1' or other_first or errand or rival or too_many or b[1] == '1') then
   unlease(id, token)
   redis.call('DEL', KEYS[3])
   offer(id, first, count, like)

@@ -32,8 +32,16 @@ def test_directories_that_are_gone_are_made_again(
     assert outputs.staging(root, spec).is_dir()
 
 
-def test_a_batch_that_is_finished_meanwhile_stays_closed(
-    submitter: Submitter, connection: Connection, board: Board, root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "told", [True, False], ids=["and the ledger knows it", "by one who has yet to tell the ledger"]
+)
+def test_a_batch_that_is_closed_meanwhile_stays_closed(
+    submitter: Submitter,
+    connection: Connection,
+    board: Board,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told: bool,
 ) -> None:
     """By others, while this slot stood still between its question and its answer."""
     spec = submitter.submit(100, 1)
@@ -42,27 +50,12 @@ def test_a_batch_that_is_finished_meanwhile_stays_closed(
     def late(place: Path) -> None:
         probe(place)
         run(connection, spec.id)
-        assert finish(connection, root, spec.id, "other")
+        if told:
+            assert finish(connection, root, spec.id, "other")
+        else:
+            outputs.remove_staging(root, spec)
 
     monkeypatch.setattr(outputs, "probe", late)
     assert storage.accepts(connection, board, root, spec.id)
-    assert batches.view(connection, spec.id).finished
-    assert not outputs.staging(root, spec).exists()
-
-
-def test_a_batch_whose_directory_was_closed_meanwhile_stays_closed(
-    submitter: Submitter, connection: Connection, board: Board, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a finisher that has yet to tell the ledger."""
-    spec = submitter.submit(100, 1)
-    probe = outputs.probe
-
-    def late(place: Path) -> None:
-        probe(place)
-        run(connection, spec.id)
-        outputs.remove_staging(root, spec)
-
-    monkeypatch.setattr(outputs, "probe", late)
-    assert storage.accepts(connection, board, root, spec.id)
-    assert not batches.view(connection, spec.id).finished
+    assert bool(batches.view(connection, spec.id).finished) is told
     assert not outputs.staging(root, spec).exists()

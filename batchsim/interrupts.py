@@ -14,7 +14,8 @@ AGAIN_SECONDS = 0.02
 class Interrupts:
     """Raises ``KeyboardInterrupt`` for SIGINT and ``terminated`` for the first SIGTERM.
 
-    Takes SIGALRM for itself. Who presses Ctrl-C a second time during an import that hangs need not wait for its end.
+    Takes SIGALRM for itself: a module that takes it, too, makes a signal that came during its import forgotten. Who
+    presses Ctrl-C a second time during an import that hangs need not wait for its end.
     """
 
     def __init__(self, terminated: type[BaseException]) -> None:
